@@ -1,0 +1,78 @@
+"""Package description. Imports nothing but the standard library and setuptools, so that building needs no PyTorch."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """Version string of ``rec_attend_d2/version.py``, read as text. Raises RuntimeError where there is none."""
+    path = ROOT / "rec_attend_d2" / "version.py"
+    match = re.search(r'^__version__ = "([^"]+)"$', path.read_text(encoding="utf-8"), re.MULTILINE)
+    if match is None:
+        raise RuntimeError(f'{path} has no line of the form __version__ = "1.2.3"')
+    return match.group(1)
+
+
+def read_readme() -> str:
+    path = ROOT / "README.md"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+# Detectron2 itself is deliberately absent: its makers publish no package of it, only source code, and whoever has it
+# wants their own build used. `make environment` (tools/install_environment.py) installs it where it is missing.
+install_requires = [
+    "torch>=2.0",
+    "torchvision>=0.15",
+    "numpy>=1.24",
+    "scipy>=1.10",
+    "pillow>=9.4",
+    "matplotlib>=3.7",
+    # The headless build of OpenCV: the one named opencv-python links libGL, libglib and libxcb, which servers and
+    # containers lack, so importing it fails there. Nothing here opens a window.
+    "opencv-python-headless>=4.7",
+    "pycocotools>=2.0.6",
+    # The original authors' weight files are HDF5.
+    "h5py>=3.8",
+    # And their option files are YAML.
+    "pyyaml>=6.0",
+    "tensorboard>=2.12",
+    "tabulate>=0.9",
+    "termcolor>=1.1",
+    "tqdm>=4.64",
+    # Detectron2's own support libraries: registry, config nodes and file system. It bounds fvcore the same way.
+    "fvcore>=0.1.5,<0.1.6",
+    "iopath>=0.1.7",
+    "yacs>=0.1.8",
+    # Imported by Detectron2 and not by this package. Listed because the fallback build of Detectron2 has to be
+    # installed without its dependencies (it asks for numpy<2, which it does not need).
+    "cloudpickle>=2.0",
+    "hydra-core>=1.1",
+    "omegaconf>=2.1,<2.4",
+    "packaging",
+    # Detectron2's model zoo imports pkg_resources, which newer releases of setuptools warn about and then drop.
+    "setuptools<81",
+]
+
+extras_require = {
+    # pytest-xdist: `make test PYTEST_ARGS="-n 2"`.
+    "dev": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "mypy>=1.11"],
+    # The Cityscapes data set and its evaluation, on the public scripts of its makers.
+    "cityscapes": ["cityscapesscripts>=2.2"],
+}
+
+setup(
+    name="rec_attend_d2",
+    version=read_version(),
+    description="End-to-end instance segmentation with recurrent attention (Ren and Zemel, CVPR 2017) for Detectron2",
+    long_description=read_readme(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["rec_attend_d2", "rec_attend_d2.*"]),
+    python_requires=">=3.10",
+    install_requires=install_requires,
+    extras_require=extras_require,
+)
