@@ -1,0 +1,185 @@
+"""Every configuration key this project adds to Detectron2's, with its default, unit and paper symbol.
+
+Call :func:`add_rec_attend_config` on a config from ``detectron2.config.get_cfg()`` before merging a file.
+"""
+
+from detectron2.config import CfgNode as CN
+
+
+def add_rec_attend_config(cfg: CN) -> None:
+    """Add the keys of this project to ``cfg``, in place. Defaults are the paper's CVPPP recipe."""
+    _add_data_config(cfg)
+    _add_solver_config(cfg)
+    _add_evaluation_config(cfg)
+    cfg.MODEL.REC_ATTEND = CN()
+    _add_unroll_config(cfg.MODEL.REC_ATTEND)
+    _add_preprocessor_config(cfg.MODEL.REC_ATTEND)
+    _add_parts_config(cfg.MODEL.REC_ATTEND)
+    _add_loss_config(cfg.MODEL.REC_ATTEND)
+    _add_scheduled_sampling_config(cfg.MODEL.REC_ATTEND)
+    _add_test_config(cfg.MODEL.REC_ATTEND)
+
+
+def _add_data_config(cfg: CN) -> None:
+    # Size (height, width) in pixels every image is resized to before it enters the network.
+    cfg.INPUT.IMAGE_SIZE = [224, 224]
+    # Training augmentations, applied in this order; names of AUGMENTATION_REGISTRY.
+    cfg.INPUT.AUGMENTATIONS = ["RandomHorizontalFlip", "RandomVerticalFlip", "RandomTranspose", "RandomShift"]
+    # Largest shift of RandomShift per axis, in pixels of the network input.
+    cfg.INPUT.MAX_SHIFT = 16
+    # Low and high percentile of an image's grey values that are stretched to 0 and 255; empty = image as it is.
+    cfg.INPUT.CONTRAST_PERCENTILES = []
+    # A user's own data sets in COCO format: a list of [name, annotation json, image folder]. The names can then be
+    # used in DATASETS.TRAIN and DATASETS.TEST; where DATASETS.TRAIN / TEST name a data set that is neither
+    # registered nor listed here, the error says so.
+    cfg.DATASETS.COCO_FILES = []
+
+
+def _add_solver_config(cfg: CN) -> None:
+    # Optimizer, one of OPTIMIZER_REGISTRY.
+    cfg.SOLVER.OPTIMIZER = "Adam"
+    # Epsilon added to Adam's denominator.
+    cfg.SOLVER.ADAM_EPS = 1e-7
+    # Iterations between two steps of the staircase decay; each multiplies the learning rate by SOLVER.GAMMA.
+    # Read by SOLVER.LR_SCHEDULER_NAME "StaircaseExponentialLR".
+    cfg.SOLVER.DECAY_PERIOD = 5000
+
+
+def _add_evaluation_config(cfg: CN) -> None:
+    # Result, as "<evaluator>/<metric>" (for several test sets "<data set>/<evaluator>/<metric>"), whose highest value
+    # decides which checkpoint is kept as model_best.pth; empty = none is kept.
+    cfg.TEST.BEST_METRIC = "counting/SBD"
+
+
+def _add_unroll_config(node: CN) -> None:
+    # T: the largest number of objects looked for in one image.
+    node.TIME_STEPS = 21
+    # Batch norm statistics and affine parameters: "per_step" (own ones for each time step, as the original) or
+    # "shared" (one set for all time steps).
+    node.NORM = "per_step"
+    # Initial weights of conv and linear layers: "kaiming", or "truncated_normal" (std 0.01, as the original code).
+    node.INIT = "kaiming"
+
+
+def _add_preprocessor_config(node: CN) -> None:
+    node.PREPROCESSOR = CN()
+    # A part of PREPROCESSOR_REGISTRY: "NoPreprocessor" or "GivenMaps" (maps that come with the data).
+    node.PREPROCESSOR.NAME = "NoPreprocessor"
+    # Channels of the angle map d (8 in the paper); 0 = none.
+    node.PREPROCESSOR.ANGLE_BINS = 0
+    # Channels of the foreground map f: 1 = foreground, K > 1 = semantic classes with class 0 the background; 0 = none.
+    node.PREPROCESSOR.FOREGROUND_CLASSES = 0
+
+
+def _add_parts_config(node: CN) -> None:
+    node.MEMORY = CN()
+    # A part of MEMORY_REGISTRY: "MaxMemory" (c = max(c, y)) or "NoOverwriteMemory" (y is multiplied by 1 - c first).
+    node.MEMORY.NAME = "MaxMemory"
+
+    node.BOX_PROPOSER = CN()
+    # A part of BOX_PROPOSER_REGISTRY.
+    node.BOX_PROPOSER.NAME = "GlimpseLSTMBoxProposer"
+    # What the control CNN sees, of "image", "memory", "angle", "foreground"; always concatenated in that order.
+    node.BOX_PROPOSER.INPUTS = ["image", "memory"]
+    # Output channels and max-pool size of each 3x3 layer of the control CNN.
+    node.BOX_PROPOSER.CONV_CHANNELS = [8, 8, 16, 16, 32, 32, 64, 64]
+    node.BOX_PROPOSER.CONV_POOLS = [1, 2, 1, 2, 1, 2, 2, 2]
+    # Size of the LSTM state, and of the hidden layers of the glimpse MLP.
+    node.BOX_PROPOSER.HIDDEN_DIM = 256
+    # K: inner iterations (glimpses) per time step.
+    node.BOX_PROPOSER.GLIMPSES = 5
+    # Linear layers of the MLP from LSTM output to the next glimpse map.
+    node.BOX_PROPOSER.GLIMPSE_MLP_LAYERS = 2
+    # Hidden layer sizes of the MLP from LSTM output to the box; empty = a single linear layer.
+    node.BOX_PROPOSER.BOX_MLP_DIMS = []
+    # tanh on the centre and -softplus on the log size, so that a box never leaves or exceeds the image.
+    node.BOX_PROPOSER.SQUASH = False
+    # Relative box size (fraction of the image side) a freshly initialised proposer starts from.
+    node.BOX_PROPOSER.INITIAL_SIZE = 1.0
+
+    node.ATTENTION = CN()
+    # Patch size F_h, F_w in pixels.
+    node.ATTENTION.PATCH_SIZE = [48, 48]
+    # Log variance of the Gaussian filters, a function of FILTER_VARIANCE_REGISTRY: "from_size" (log size - log F),
+    # "learned" (an output of the box proposer) or "unit" (0).
+    node.ATTENTION.FILTER_VARIANCE = "from_size"
+    # Learn the log gains of extracting and pasting instead of fixing them at 0 and 2.
+    node.ATTENTION.LEARN_GAINS = False
+
+    node.SEGMENTATION_HEAD = CN()
+    # A part of SEGMENTATION_HEAD_REGISTRY.
+    node.SEGMENTATION_HEAD.NAME = "PatchConvDeconvHead"
+    # What the patch is cut from; as BOX_PROPOSER.INPUTS.
+    node.SEGMENTATION_HEAD.INPUTS = ["image", "memory"]
+    # Output channels and max-pool sizes of the 3x3 conv layers.
+    node.SEGMENTATION_HEAD.CONV_CHANNELS = [8, 8, 16, 16, 32, 32]
+    node.SEGMENTATION_HEAD.CONV_POOLS = [1, 2, 1, 2, 1, 2]
+    # Output channels and strides of the 3x3 transposed conv layers; the last has one channel.
+    node.SEGMENTATION_HEAD.DECONV_CHANNELS = [32, 32, 16, 16, 8, 8, 1]
+    node.SEGMENTATION_HEAD.DECONV_STRIDES = [2, 1, 2, 1, 2, 1, 1]
+
+    node.STOP_SCORER = CN()
+    # A part of STOP_SCORER_REGISTRY.
+    node.STOP_SCORER.NAME = "LinearStopScorer"
+
+
+def _add_loss_config(node: CN) -> None:
+    node.LOSS = CN()
+    # A part of MATCHER_REGISTRY: "HungarianMatcher" or "FixedOrderMatcher" (step t is instance t).
+    node.LOSS.MATCHER = "HungarianMatcher"
+    # Function of MASK_LOSS_REGISTRY: "iou", "bce" or "weighted_coverage".
+    node.LOSS.MASK = "iou"
+    # Function of BOX_LOSS_REGISTRY: "iou", "bce", "weighted_coverage", "mse" or "huber".
+    node.LOSS.BOX = "iou"
+    # Overlap of predicted and true box, of BOX_OVERLAP_REGISTRY: "maps" (soft IoU of box maps) or "corners".
+    node.LOSS.BOX_OVERLAP = "maps"
+    # Weights of the terms of the total loss.
+    node.LOSS.MASK_WEIGHT = 1.0
+    node.LOSS.BOX_WEIGHT = 1.0
+    node.LOSS.SCORE_WEIGHT = 1.0
+    # Factor of 0.5 * sum(w^2) over conv, linear and LSTM matrices. It is a term of the loss, because the original
+    # clips its gradient together with the others; SOLVER.WEIGHT_DECAY (the optimizer's own) is 0 in our configs.
+    node.LOSS.WEIGHT_DECAY = 5e-5
+    # Each side of a true box moves out by max(ratio * size, pixels).
+    node.LOSS.BOX_PADDING_RATIO = 0.2
+    node.LOSS.BOX_PADDING_PIXELS = 20.0
+
+
+def _add_scheduled_sampling_config(node: CN) -> None:
+    node.SCHEDULED_SAMPLING = CN()
+    # Feed the truth instead of the prediction with p_t = min(1, 0.5^(max(0, n - offset) / decay) * f(t)).
+    node.SCHEDULED_SAMPLING.ENABLED = True
+    node.SCHEDULED_SAMPLING.DECAY_STEPS = 700
+    # Iterations n before the probability starts to fall, for the box and for the mask written to memory.
+    node.SCHEDULED_SAMPLING.BOX_OFFSET = -50000
+    node.SCHEDULED_SAMPLING.MASK_OFFSET = 3000
+    # f(t) = 1 + log(1 + 3 t) if true, so that later steps keep the truth longer; else 1.
+    node.SCHEDULED_SAMPLING.SCALE_WITH_STEP = True
+    # Which truth a step gets, of TRUTH_CHOICE_REGISTRY: "unclaimed" (best box overlap among the instances no earlier
+    # step has taken, as the paper writes) or "any" (taken ones too, ties shared, as the original code does).
+    node.SCHEDULED_SAMPLING.TRUTH_CHOICE = "unclaimed"
+    # Uniform noise on the truth: centre +- fraction of size, padding ratio +-, and memory values times 1 - U(0, x).
+    node.SCHEDULED_SAMPLING.CENTER_NOISE = 0.05
+    node.SCHEDULED_SAMPLING.PADDING_NOISE = 0.1
+    node.SCHEDULED_SAMPLING.MASK_NOISE = 0.3
+
+
+def _add_test_config(node: CN) -> None:
+    node.TEST = CN()
+    # A part of POSTPROCESSOR_REGISTRY.
+    node.TEST.POSTPROCESSOR = "StrongestInstance"
+    # Stop at the first score below STOP_THRESHOLD (the paper); false runs all T steps (the original code).
+    node.TEST.STOP_EARLY = True
+    # Steps with a smaller score are no instances; 0 keeps all.
+    node.TEST.SCORE_THRESHOLD = 0.5
+    # A pixel belongs to an instance where score times soft mask is above this.
+    node.TEST.MASK_THRESHOLD = 0.3
+    # Diameter (pixels) and sigma (value and pixels) of the bilateral filter on resized masks; diameter 0 = none.
+    node.TEST.BILATERAL_DIAMETER = 5
+    node.TEST.BILATERAL_SIGMA = 10.0
+    # Side in pixels of the grey dilation of each mask; 0 = none. The recipes use 5 where there is a foreground map.
+    node.TEST.DILATION = 0
+    # Remove pixels that the foreground map calls background (foreground <= 0.3, or P(background) > 0.7).
+    node.TEST.USE_FOREGROUND = False
+    # Remove instances of at most this many pixels.
+    node.TEST.MIN_AREA = 0

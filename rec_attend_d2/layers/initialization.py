@@ -1,0 +1,41 @@
+"""Initial weights of conv and linear layers; biases start at 0."""
+
+from fvcore.common.registry import Registry
+from torch import nn
+
+from ..registry import register_as
+
+INITIALIZER_REGISTRY = Registry("INITIALIZER")
+INITIALIZER_REGISTRY.__doc__ = """Functions that set the weights of one conv or linear layer, in place."""
+
+_CONVS = (nn.Conv2d, nn.ConvTranspose2d)
+
+
+@register_as(INITIALIZER_REGISTRY, "kaiming")
+def _kaiming(layer: nn.Module) -> None:
+    if isinstance(layer, _CONVS):
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(layer, nn.Linear):
+        nn.init.xavier_uniform_(layer.weight)
+
+
+@register_as(INITIALIZER_REGISTRY, "truncated_normal")
+def _truncated_normal(layer: nn.Module) -> None:
+    if isinstance(layer, (*_CONVS, nn.Linear)):
+        nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.02, b=0.02)
+
+
+def initialize(module: nn.Module, initializer: str) -> None:
+    """Initialise every conv and linear layer of ``module``, in place.
+
+    Args:
+        module: any module.
+        initializer: "kaiming" (convs; Xavier for linear layers, which feed tanh and softmax) or "truncated_normal"
+            (std 0.01, cut at two standard deviations, as the original code).
+    """
+    function = INITIALIZER_REGISTRY.get(initializer)
+    for layer in module.modules():
+        if isinstance(layer, (*_CONVS, nn.Linear)):
+            function(layer)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

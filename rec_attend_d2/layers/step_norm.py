@@ -1,0 +1,87 @@
+"""Batch norm whose statistics and affine parameters belong to a time step.
+
+Shapes: `B` images, `C` channels, `H, W` any.
+"""
+
+from typing import Protocol
+
+import torch
+from fvcore.common.registry import Registry
+from torch import Tensor, nn
+
+from ..registry import register_as
+
+STEP_NORM_REGISTRY = Registry("STEP_NORM")
+STEP_NORM_REGISTRY.__doc__ = """Norm layers called with the time step; built as ``norm(channels, time_steps)``."""
+
+EPS = 1e-3
+# Share of the new statistics in the running average.
+MOMENTUM = 0.1
+
+
+class StepNorm(Protocol):
+    """What a norm of STEP_NORM_REGISTRY can do."""
+
+    def __call__(self, x: Tensor, step: int) -> Tensor: ...
+
+
+@register_as(STEP_NORM_REGISTRY, "per_step")
+class PerStepBatchNorm(nn.Module):
+    """Batch norm with its own beta, gamma and running statistics for every time step, as in the original code.
+
+    The running variance is the biased one; eps is 1e-3.
+    """
+
+    def __init__(self, channels: int, time_steps: int):
+        super().__init__()
+        self.momentum = MOMENTUM
+        self.weight = nn.Parameter(torch.ones(time_steps, channels))
+        self.bias = nn.Parameter(torch.zeros(time_steps, channels))
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.register_buffer("running_mean", torch.zeros(time_steps, channels))
+        self.register_buffer("running_var", torch.ones(time_steps, channels))
+
+    def forward(self, x: Tensor, step: int) -> Tensor:
+        """Normalise ``x`` [B, C, H, W] with the statistics of time step ``step``, counted from 0."""
+        weight, bias = self.weight[step], self.bias[step]
+        if not self.training:
+            mean, var = self.running_mean[step], self.running_var[step]
+            return nn.functional.batch_norm(x, mean, var, weight, bias, False, 0.0, EPS)
+        # functional.batch_norm would refuse a 1 x 1 map of a single image and store the unbiased variance.
+        out, mean, inverse_std = torch.native_batch_norm(x, weight, bias, None, None, True, 0.0, EPS)
+        self._update(step, mean.detach(), inverse_std.detach().pow(-2) - EPS)
+        return out
+
+    @torch.no_grad()
+    def _update(self, step: int, mean: Tensor, var: Tensor) -> None:
+        self.running_mean[step].lerp_(mean, self.momentum)
+        self.running_var[step].lerp_(var.clamp(min=0), self.momentum)
+
+
+@register_as(STEP_NORM_REGISTRY, "shared")
+class SharedBatchNorm(PerStepBatchNorm):
+    """Batch norm with one set of parameters and running statistics for all time steps."""
+
+    def __init__(self, channels: int, time_steps: int):
+        del time_steps  # part of the registry's signature
+        super().__init__(channels, 1)
+
+    def forward(self, x: Tensor, step: int) -> Tensor:
+        """Normalise ``x`` [B, C, H, W]; the time step makes no difference."""
+        del step
+        return super().forward(x, 0)
+
+
+@register_as(STEP_NORM_REGISTRY, "none")
+class NoNorm(nn.Module):
+    """No normalisation."""
+
+    def __init__(self, channels: int, time_steps: int):
+        del channels, time_steps  # part of the registry's signature
+        super().__init__()
+
+    def forward(self, x: Tensor, step: int) -> Tensor:
+        """``x`` [B, C, H, W] as it is."""
+        del step
+        return x
