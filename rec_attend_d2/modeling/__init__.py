@@ -1,0 +1,43 @@
+"""The model: meta-architectures and their registered parts."""
+
+from .box_proposer_stage import RecAttendBoxProposer
+from .rec_attend import RecAttend
+from .recurrent_model import RecurrentModel
+from .registries import (
+    BOX_LOSS_REGISTRY,
+    BOX_OVERLAP_REGISTRY,
+    BOX_PROPOSER_REGISTRY,
+    FILTER_VARIANCE_REGISTRY,
+    MASK_LOSS_REGISTRY,
+    MATCHER_REGISTRY,
+    MEMORY_REGISTRY,
+    POSTPROCESSOR_REGISTRY,
+    PREPROCESSOR_REGISTRY,
+    SEGMENTATION_HEAD_REGISTRY,
+    STOP_SCORER_REGISTRY,
+    TRUTH_CHOICE_REGISTRY,
+)
+from .step_types import BoxSequence, ExtraMaps, MaskSequence
+from .targets import Targets
+
+__all__ = [
+    "BOX_LOSS_REGISTRY",
+    "BOX_OVERLAP_REGISTRY",
+    "BOX_PROPOSER_REGISTRY",
+    "BoxSequence",
+    "ExtraMaps",
+    "FILTER_VARIANCE_REGISTRY",
+    "MASK_LOSS_REGISTRY",
+    "MATCHER_REGISTRY",
+    "MEMORY_REGISTRY",
+    "MaskSequence",
+    "POSTPROCESSOR_REGISTRY",
+    "PREPROCESSOR_REGISTRY",
+    "RecAttend",
+    "RecAttendBoxProposer",
+    "RecurrentModel",
+    "SEGMENTATION_HEAD_REGISTRY",
+    "STOP_SCORER_REGISTRY",
+    "TRUTH_CHOICE_REGISTRY",
+    "Targets",
+]

@@ -1,0 +1,236 @@
+"""Box proposer: a control CNN and an LSTM that takes glimpses at its map (paper, section 3.1, B).
+
+Shapes: `B` images, `C` input channels, `D` channels of the control CNN's map, `h, w` its size, `K` glimpses,
+`S` LSTM size, `H, W` network input.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from detectron2.config import CfgNode, configurable
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..layers.boxes import CenterBoxes
+from ..layers.conv_stack import ConvStack
+from ..layers.initialization import initialize
+from ..layers.step_norm import STEP_NORM_REGISTRY
+from ..registry import look_up
+from .inputs import feature_size, input_channels
+from .registries import BOX_PROPOSER_REGISTRY
+from .step_types import Proposal
+
+# Numbers a box head predicts: centre (2), log size (2), log variance (2), and the log gains of patch, box map, mask.
+BOX_PARAMETERS = 9
+
+
+def build_box_proposer(cfg: CfgNode) -> nn.Module:
+    """The part named by MODEL.REC_ATTEND.BOX_PROPOSER.NAME."""
+    key = "MODEL.REC_ATTEND.BOX_PROPOSER.NAME"
+    return look_up(BOX_PROPOSER_REGISTRY, cfg.MODEL.REC_ATTEND.BOX_PROPOSER.NAME, key)(cfg)
+
+
+def decode_box_parameters(
+    parameters: Tensor, image_size: tuple[int, int], squash: bool, hidden: Tensor, glimpse_maps: Tensor
+) -> Proposal:
+    """Turn the 9 numbers of the box head into a proposal.
+
+    Args:
+        parameters: [B, 9].
+        image_size: (H, W), pixels.
+        squash: tanh on the centre and -softplus on the log size.
+        hidden: [B, S], kept in the proposal.
+        glimpse_maps: [B, K, h, w], kept in the proposal.
+    """
+    center, log_size = parameters[:, 0:2], parameters[:, 2:4]
+    if squash:
+        center, log_size = torch.tanh(center), -F.softplus(log_size)
+    sides = parameters.new_tensor(image_size)
+    return Proposal(
+        boxes=CenterBoxes(center=(center + 1) * sides / 2, size=torch.exp(log_size) * sides),
+        center_normalized=center,
+        log_size=log_size,
+        learned_log_variance=parameters[:, 4:6],
+        learned_patch_log_gain=parameters[:, 6],
+        learned_mask_log_gain=parameters[:, 8],
+        box_map_log_gain=parameters[:, 7],
+        hidden=hidden,
+        glimpse_maps=glimpse_maps,
+    )
+
+
+def initial_log_size(relative_size: float, squash: bool) -> float:
+    """Output of the box head for which the box has ``relative_size`` (0 to 1) of the image's side."""
+    if squash:
+        # Inverse of -softplus; exactly the whole image would need minus infinity.
+        return math.log(1 / min(relative_size, 0.99) - 1)
+    return math.log(relative_size)
+
+
+class LSTMCell(nn.Module):
+    """LSTM cell with one bias per gate; the gates stand in the order input, forget, output, candidate."""
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.gates = nn.Linear(input_size + hidden_size, 4 * hidden_size)
+
+    def reset_forget_bias(self) -> None:
+        """Set the forget gate's bias to 1, so that a fresh cell remembers."""
+        with torch.no_grad():
+            self.gates.bias[self.hidden_size : 2 * self.hidden_size] = 1.0
+
+    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """Next (hidden, cell), [B, S] each, for the input ``x`` [B, D]."""
+        gates = self.gates(torch.cat([x, hidden], dim=1))
+        sigmoid_gates, candidate = gates.split([3 * self.hidden_size, self.hidden_size], dim=1)
+        input_gate, forget_gate, output_gate = torch.sigmoid(sigmoid_gates).chunk(3, dim=1)
+        cell = forget_gate * cell + input_gate * torch.tanh(candidate)
+        return output_gate * torch.tanh(cell), cell
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU in between."""
+
+    def __init__(self, sizes: Sequence[int]):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes[:-1], sizes[1:], strict=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, sizes[0]] -> [B, sizes[-1]]"""
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+class GlimpseLSTM(nn.Module):
+    """Takes ``K`` glimpses at a feature map, each where the last one's LSTM output says.
+
+    The LSTM's state is zero at the start of every time step; the first glimpse is spread evenly.
+    """
+
+    def __init__(self, channels: int, places: int, hidden_size: int, glimpses: int, mlp_layers: int):
+        """
+        Args:
+            channels: D.
+            places: h * w.
+            hidden_size: S.
+            glimpses: K.
+            mlp_layers: linear layers of the MLP that makes the next glimpse map.
+        """
+        super().__init__()
+        self.glimpses = glimpses
+        self.lstm = LSTMCell(channels, hidden_size)
+        self.next_glimpse = MLP([hidden_size] * mlp_layers + [places])
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Look at ``features`` [B, D, h, w].
+
+        Returns:
+            The last LSTM output [B, S] and the glimpse maps [B, K, h, w], each of which sums to 1.
+        """
+        batch, _, height, width = features.shape
+        places = features.flatten(2).transpose(1, 2)
+        glimpse = features.new_full((batch, height * width), 1 / (height * width))
+        hidden = cell = features.new_zeros(batch, self.lstm.hidden_size)
+        maps = []
+        for k in range(self.glimpses):
+            if k > 0:
+                glimpse = torch.softmax(self.next_glimpse(hidden), dim=1)
+            maps.append(glimpse)
+            seen = torch.bmm(glimpse[:, None], places)[:, 0]
+            hidden, cell = self.lstm(seen, hidden, cell)
+        return hidden, torch.stack(maps, dim=1).unflatten(2, (height, width))
+
+
+@BOX_PROPOSER_REGISTRY.register()
+class GlimpseLSTMBoxProposer(nn.Module):
+    """The paper's box proposer: control CNN, glimpse LSTM and a linear layer (or MLP) to the box."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        image_size: tuple[int, int],
+        map_size: tuple[int, int],
+        conv_channels: Sequence[int],
+        conv_pools: Sequence[int],
+        hidden_dim: int,
+        glimpses: int,
+        glimpse_mlp_layers: int,
+        box_mlp_dims: Sequence[int],
+        squash: bool,
+        initial_size: float,
+        norm: str,
+        time_steps: int,
+        initializer: str,
+    ):
+        """
+        Args:
+            in_channels: C.
+            image_size: (H, W), pixels.
+            map_size: (h, w), cells.
+            conv_channels, conv_pools: layers of the control CNN.
+            hidden_dim: S.
+            glimpses: K.
+            glimpse_mlp_layers: linear layers from LSTM output to the next glimpse map.
+            box_mlp_dims: hidden sizes of the MLP to the box; none = one linear layer.
+            squash: see :func:`decode_box_parameters`.
+            initial_size: size of a fresh proposer's boxes relative to the image.
+            norm: name in STEP_NORM_REGISTRY.
+            time_steps: T.
+            initializer: name in INITIALIZER_REGISTRY.
+        """
+        super().__init__()
+        self.image_size = image_size
+        self.squash = squash
+        self.hidden_dim = hidden_dim
+        norm_class = look_up(STEP_NORM_REGISTRY, norm, "MODEL.REC_ATTEND.NORM")
+        self.control_cnn = ConvStack(in_channels, conv_channels, conv_pools, partial(norm_class, time_steps=time_steps))
+        places = map_size[0] * map_size[1]
+        self.glimpse = GlimpseLSTM(conv_channels[-1], places, hidden_dim, glimpses, glimpse_mlp_layers)
+        self.box = MLP([hidden_dim, *box_mlp_dims, BOX_PARAMETERS])
+        self._initialize(initializer, initial_size)
+
+    def _initialize(self, initializer: str, initial_size: float) -> None:
+        initialize(self, initializer)
+        self.glimpse.lstm.reset_forget_bias()
+        last = self.box.layers[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.trunc_normal_(last.weight, std=0.01, a=-0.02, b=0.02)
+        nn.init.constant_(last.bias[2:4], initial_log_size(initial_size, self.squash))
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        key = "MODEL.REC_ATTEND.BOX_PROPOSER"
+        node = cfg.MODEL.REC_ATTEND.BOX_PROPOSER
+        return {
+            "in_channels": input_channels(cfg, node.INPUTS, f"{key}.INPUTS"),
+            "image_size": tuple(cfg.INPUT.IMAGE_SIZE),
+            "map_size": feature_size(cfg.INPUT.IMAGE_SIZE, node.CONV_POOLS, f"{key}.CONV_POOLS", "INPUT.IMAGE_SIZE"),
+            "conv_channels": node.CONV_CHANNELS,
+            "conv_pools": node.CONV_POOLS,
+            "hidden_dim": node.HIDDEN_DIM,
+            "glimpses": node.GLIMPSES,
+            "glimpse_mlp_layers": node.GLIMPSE_MLP_LAYERS,
+            "box_mlp_dims": node.BOX_MLP_DIMS,
+            "squash": node.SQUASH,
+            "initial_size": node.INITIAL_SIZE,
+            "norm": cfg.MODEL.REC_ATTEND.NORM,
+            "time_steps": cfg.MODEL.REC_ATTEND.TIME_STEPS,
+            "initializer": cfg.MODEL.REC_ATTEND.INIT,
+        }
+
+    def forward(self, inputs: Tensor, step: int) -> Proposal:
+        """Propose a box per image.
+
+        Args:
+            inputs: [B, C, H, W], image, memory and extra maps.
+            step: time step, counted from 0.
+        """
+        features = self.control_cnn(inputs, step)[-1]
+        hidden, glimpse_maps = self.glimpse(features)
+        return decode_box_parameters(self.box(hidden), self.image_size, self.squash, hidden, glimpse_maps)

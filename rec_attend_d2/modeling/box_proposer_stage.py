@@ -1,0 +1,93 @@
+"""Stage B: the box proposer learns alone, with true masks in its memory (original code, ``box_model``).
+
+Shapes: `B` images, `T` steps, `H, W` network input.
+"""
+
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import Boxes, Instances
+from torch import Tensor, nn
+
+from ..layers.boxes import unpadded_boxes
+from .criterion import BoxCriterion
+from .recurrent_model import RecurrentModel
+from .scheduled_sampling import OwnPredictions, StepFeeder, TrueMemory
+from .step_types import BoxSequence, BoxStep, ExtraMaps, stack_steps
+from .stop_scorer import HiddenStateScorer
+from .targets import Targets
+
+
+@META_ARCH_REGISTRY.register()
+class RecAttendBoxProposer(RecurrentModel):
+    """Proposes boxes one after another; has no segmentation head.
+
+    Its weights start the box proposer of :class:`RecAttend`; its own scorer is not used there.
+    """
+
+    @configurable
+    def __init__(self, *, box_scorer: nn.Module, score_threshold: float, **common):
+        """
+        Args:
+            box_scorer: from the proposer's last output to a score.
+            score_threshold: boxes with a smaller score are no objects at inference.
+            common: arguments of :class:`RecurrentModel`.
+        """
+        super().__init__(**common)
+        self.box_scorer = box_scorer
+        self.score_threshold = score_threshold
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        return {
+            **cls.common_arguments(cfg),
+            "criterion": BoxCriterion(cfg),
+            "scheduled_sampling": TrueMemory(cfg),
+            "box_scorer": HiddenStateScorer(cfg),
+            "score_threshold": cfg.MODEL.REC_ATTEND.TEST.SCORE_THRESHOLD,
+        }
+
+    def unroll(
+        self, images: Tensor, extra_maps: ExtraMaps | None = None, targets: Targets | None = None
+    ) -> BoxSequence:
+        """Run all T steps and return every step's internals.
+
+        Args:
+            images: [B, 3, H, W], normalised as by :meth:`preprocess_image`.
+            extra_maps: angle and foreground maps, where the config uses them.
+            targets: true instances: each step's memory takes the one that its box overlaps most. Without them the
+                memory takes the predicted box maps, a coarse stand-in for the masks that stage B does not predict.
+        """
+        extra = extra_maps or ExtraMaps()
+        feeder: StepFeeder = OwnPredictions()
+        if targets is not None:
+            feeder = self.scheduled_sampling.start(targets, self.attention)
+        memory = self.memory.initial(images)
+        steps = []
+        for step in range(self.time_steps):
+            proposal = self._propose(images, memory, extra, step)
+            feeder.boxes(proposal, step)
+            score, class_probabilities = self.box_scorer(proposal.hidden)
+            claimed = feeder.claimed(self.attention.box_maps(stack_steps([proposal]))[:, 0], step)
+            steps.append(BoxStep(proposal, score, class_probabilities, memory))
+            memory = self.memory.update(memory, claimed)
+        stacked = stack_steps(steps)
+        return BoxSequence(
+            proposals=stacked.proposal,
+            scores=stacked.score,
+            class_probabilities=stacked.class_probabilities,
+            memories=stacked.memory,
+            box_maps=self.attention.box_maps(stacked.proposal),
+        )
+
+    def _instances(
+        self, sequence: BoxSequence, index: int, extra: ExtraMaps, original_size: tuple[int, int]
+    ) -> Instances:
+        keep = sequence.scores[index] >= self.score_threshold
+        # The proposer learns padded boxes; an object's own box is what a user of the instances expects.
+        tight = unpadded_boxes(sequence.proposals.boxes, self.padding_ratio, self.padding_pixels)
+        boxes = Boxes(tight.xyxy()[index][keep])
+        boxes.scale(original_size[1] / self.image_size[1], original_size[0] / self.image_size[0])
+        boxes.clip(original_size)
+        result = Instances(original_size, pred_boxes=boxes, scores=sequence.scores[index][keep])
+        result.pred_classes = result.scores.new_zeros(len(result), dtype=int)
+        return result

@@ -1,0 +1,190 @@
+"""What stage B and the full model have in common: from a batch of dataset dicts to losses or instances.
+
+Shapes: `B` images, `T` steps, `H, W` network input.
+"""
+
+from abc import abstractmethod
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.structures import Instances
+from detectron2.utils.events import EventStorage, get_event_storage
+from torch import Tensor, nn
+
+from .attention import GaussianAttention
+from .box_proposer import build_box_proposer
+from .criterion import BoxCriterion, CriterionOutput
+from .inputs import concatenate_inputs
+from .losses import weight_decay_loss
+from .memory import MaxMemory, build_memory
+from .preprocessor import build_preprocessor
+from .scheduled_sampling import ScheduledSampling
+from .statistics import training_statistics
+from .step_types import BoxSequence, ExtraMaps, Proposal
+from .targets import Targets
+
+# Training statistics are put into the event storage every so many iterations.
+STATISTICS_PERIOD = 20
+
+
+class RecurrentModel(nn.Module):
+    """Base of the meta-architectures: it orchestrates, its parts do the work."""
+
+    def __init__(
+        self,
+        *,
+        preprocessor: nn.Module,
+        memory: MaxMemory,
+        box_proposer: nn.Module,
+        attention: GaussianAttention,
+        criterion: BoxCriterion,
+        scheduled_sampling: ScheduledSampling,
+        box_inputs: list[str],
+        time_steps: int,
+        image_size: tuple[int, int],
+        padding_ratio: float,
+        padding_pixels: float,
+        weight_decay: float,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+    ):
+        """
+        Args:
+            preprocessor, memory, box_proposer, attention, criterion, scheduled_sampling: the parts.
+            box_inputs: maps that the box proposer sees.
+            time_steps: T.
+            image_size: (H, W), pixels.
+            padding_ratio, padding_pixels: of true boxes.
+            weight_decay: factor of the weight decay term of the loss.
+            pixel_mean, pixel_std: [3], BGR, subtracted from and divided into images of range 0 to 255.
+        """
+        super().__init__()
+        self.preprocessor = preprocessor
+        self.memory = memory
+        self.box_proposer = box_proposer
+        self.attention = attention
+        self.criterion = criterion
+        self.scheduled_sampling = scheduled_sampling
+        self.box_inputs = box_inputs
+        self.time_steps = time_steps
+        self.image_size = image_size
+        self.padding_ratio = padding_ratio
+        self.padding_pixels = padding_pixels
+        self.weight_decay = weight_decay
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+
+    @staticmethod
+    def common_arguments(cfg: CfgNode) -> dict:
+        """Arguments of the constructor that do not differ between the meta-architectures."""
+        node = cfg.MODEL.REC_ATTEND
+        return {
+            "preprocessor": build_preprocessor(cfg),
+            "memory": build_memory(cfg),
+            "box_proposer": build_box_proposer(cfg),
+            "attention": GaussianAttention(cfg),
+            "box_inputs": list(node.BOX_PROPOSER.INPUTS),
+            "time_steps": node.TIME_STEPS,
+            "image_size": tuple(cfg.INPUT.IMAGE_SIZE),
+            "padding_ratio": node.LOSS.BOX_PADDING_RATIO,
+            "padding_pixels": node.LOSS.BOX_PADDING_PIXELS,
+            "weight_decay": node.LOSS.WEIGHT_DECAY,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self.pixel_mean.device
+
+    def preprocess_image(self, batched_inputs: list[dict]) -> Tensor:
+        """Images [B, 3, H, W], BGR, normalised (in [0, 1] with the default mean and std).
+
+        Raises:
+            ValueError: an image that does not have the network's input size.
+        """
+        for entry in batched_inputs:
+            size = tuple(entry["image"].shape[-2:])
+            if size != tuple(self.image_size):
+                raise ValueError(
+                    f"{entry.get('file_name', 'An image')} has size {size} (height, width), but INPUT.IMAGE_SIZE is "
+                    f"{tuple(self.image_size)}. RecAttendDatasetMapper resizes images."
+                )
+        images = torch.stack([entry["image"] for entry in batched_inputs]).to(self.device)
+        return (images - self.pixel_mean) / self.pixel_std
+
+    def extract_targets(self, batched_inputs: list[dict]) -> Targets:
+        """Targets of a training batch, on the model's device.
+
+        Raises:
+            ValueError: an entry without instances.
+        """
+        for entry in batched_inputs:
+            if "instances" not in entry:
+                raise ValueError(
+                    f"{entry.get('file_name', 'An image')} has no 'instances', which training needs: its data set "
+                    "has no annotations, or the mapper left them out."
+                )
+        targets = Targets.from_instances(
+            [entry["instances"] for entry in batched_inputs], self.time_steps, self.padding_ratio, self.padding_pixels
+        )
+        return targets.to(self.device)
+
+    def _propose(self, images: Tensor, memory: Tensor, extra: ExtraMaps, step: int) -> Proposal:
+        return self.box_proposer(concatenate_inputs(images, memory, extra, self.box_inputs), step)
+
+    @abstractmethod
+    def unroll(self, images: Tensor, extra_maps: ExtraMaps | None = None, targets: Targets | None = None):
+        """All T steps; see the meta-architectures."""
+
+    @abstractmethod
+    def _instances(
+        self, sequence: BoxSequence, index: int, extra: ExtraMaps, original_size: tuple[int, int]
+    ) -> Instances:
+        """Instances of image ``index`` at its original size (height, width)."""
+
+    def _infer(self, images: Tensor, extra: ExtraMaps) -> BoxSequence:
+        return self.unroll(images, extra)
+
+    def compute_losses(self, sequence: BoxSequence, targets: Targets) -> CriterionOutput:
+        """The criterion's losses and the weight decay term, which together are the total loss."""
+        output = self.criterion(sequence, targets)
+        output.losses["loss_weight_decay"] = weight_decay_loss(self, self.weight_decay)
+        return output
+
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+        """Losses in training, instances otherwise.
+
+        Args:
+            batched_inputs: dataset dicts of RecAttendDatasetMapper: ``image`` uint8 [3, H, W] BGR, ``height`` and
+                ``width`` of the original image, ``instances`` in training, and the maps that a preprocessor wants.
+
+        Returns:
+            In training scalar losses by name; else one ``{"instances": Instances}`` per image, at its original size.
+        """
+        images = self.preprocess_image(batched_inputs)
+        extra = self.preprocessor(images, batched_inputs)
+        if not self.training:
+            sequence = self._infer(images, extra)
+            sizes = [
+                (entry.get("height", self.image_size[0]), entry.get("width", self.image_size[1]))
+                for entry in batched_inputs
+            ]
+            return [{"instances": self._instances(sequence, i, extra, size)} for i, size in enumerate(sizes)]
+        targets = self.extract_targets(batched_inputs)
+        output = self.compute_losses(self.unroll(images, extra, targets), targets)
+        self._log_statistics(output)
+        return output.losses
+
+    @staticmethod
+    def _log_statistics(output: CriterionOutput) -> None:
+        try:
+            storage: EventStorage = get_event_storage()
+        except AssertionError:
+            return  # called outside a training loop, where nobody listens
+        if storage.iter % STATISTICS_PERIOD == 0:
+            for name, value in training_statistics(output).items():
+                storage.put_scalar(f"train/{name}", value.item())
