@@ -1,0 +1,82 @@
+"""Loading weights into a model, with a report and an error where they belong to another configuration."""
+
+import logging
+from dataclasses import dataclass, field
+
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class LoadReport:
+    """What happened to every tensor.
+
+    Attributes:
+        loaded: names that were set.
+        fresh_parts: parts of the model (first component of the names) of which the file holds nothing; they keep
+            their initial weights.
+        unused: names in the file that the model does not have.
+    """
+
+    loaded: list[str] = field(default_factory=list)
+    fresh_parts: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+
+def _part(name: str) -> str:
+    return name.split(".")[0]
+
+
+def load_weights(model: nn.Module, path: str, complete: bool) -> LoadReport:
+    """Load the weights of a file into a model; nothing else (no optimizer, no iteration).
+
+    Args:
+        model: the model, not wrapped for distributed training.
+        path: a Detectron2 checkpoint or anything its checkpointer reads.
+        complete: whether the file has to hold all parts of the model, as for evaluation; else whole parts may be
+            missing, as when stage C starts from stage B, which has no segmentation head.
+
+    Raises:
+        ValueError: the weights are of another configuration: shapes differ, a part is there but not complete, or
+            (``complete``) a part is missing.
+        FileNotFoundError: there is no such file.
+    """
+    checkpointer = DetectionCheckpointer(model)
+    local_path = checkpointer.path_manager.get_local_path(path)
+    if not checkpointer.path_manager.isfile(local_path):
+        raise FileNotFoundError(f"MODEL.WEIGHTS names '{path}', which does not exist.")
+    given = checkpointer._load_file(local_path)
+    weights = given.get("model", given)
+    state = model.state_dict()
+
+    wrong_shapes = [
+        f"{name}: {tuple(weights[name].shape)} in the file, {tuple(state[name].shape)} in the model"
+        for name in state
+        if name in weights and tuple(weights[name].shape) != tuple(state[name].shape)
+    ]
+    missing = [name for name in state if name not in weights]
+    given_parts = {_part(name) for name in weights}
+    incomplete = [name for name in missing if complete or _part(name) in given_parts]
+    if wrong_shapes or incomplete:
+        lines = wrong_shapes + [f"{name}: not in the file" for name in incomplete]
+        shown = "\n  ".join(lines[:10]) + (f"\n  ... and {len(lines) - 10} more" if len(lines) > 10 else "")
+        raise ValueError(
+            f"'{path}' (MODEL.WEIGHTS) holds weights of another configuration:\n  {shown}\n"
+            "Use the config file the weights were trained with (config.yaml beside them). First axis of norm weights: "
+            "MODEL.REC_ATTEND.TIME_STEPS (NORM per_step)."
+        )
+
+    report = LoadReport(
+        loaded=[name for name in state if name in weights],
+        fresh_parts=sorted({_part(name) for name in missing}),
+        unused=sorted(set(weights) - set(state)),
+    )
+    model.load_state_dict({name: weights[name] for name in report.loaded}, strict=False)
+    logger.info("Loaded %d tensors of %s from %s.", len(report.loaded), type(model).__name__, path)
+    if report.fresh_parts:
+        logger.info("Parts that start from initial weights, since the file has none: %s", ", ".join(report.fresh_parts))
+    if report.unused:
+        logger.info("Not used: %s", ", ".join(report.unused))
+    return report

@@ -1,0 +1,149 @@
+"""Options of the original code -> config."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from detectron2.config import CfgNode, get_cfg
+
+from ..config import add_rec_attend_config
+
+# Stage C pads true boxes by option "padding" plus this many pixels; stage B by a constant.
+STAGE_C_EXTRA_PADDING = 4
+STAGE_B_PADDING = 10
+# Noise on the true masks in stage B's memory, a constant of the original.
+STAGE_B_MASK_NOISE = 0.3
+
+_MASK_LOSSES = {"iou": "iou", "bce": "bce", "wt_cov": "weighted_coverage"}
+_BOX_LOSSES = {**_MASK_LOSSES, "mse": "mse", "huber": "huber"}
+
+# Options whose other values this project has no counterpart for, with the value it computes.
+_ONLY_VALUES = {
+    "stop_canvas_grad": True,
+    "add_skip_conn": True,
+    "mlp_dropout": None,
+    "knob_base": 1.0,
+    "knob_decay": 0.5,
+}
+
+
+def _only_threes(options: Mapping[str, Any]) -> None:
+    for name in ("ctrl_cnn_filter_size", "attn_cnn_filter_size", "attn_dcnn_filter_size"):
+        if any(size != 3 for size in options.get(name, ())):
+            raise ValueError(f"Option '{name}' is {options[name]}; only 3x3 filters can be converted.")
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    for name, value in _ONLY_VALUES.items():
+        if name in options and options[name] != value:
+            raise ValueError(f"Option '{name}' is {options[name]!r}; only {value!r} can be converted.")
+    _only_threes(options)
+
+
+def _get(options: Mapping[str, Any], name: str) -> Any:
+    if name not in options:
+        raise ValueError(f"The options lack '{name}'. Give the options file that the weights were trained with.")
+    return options[name]
+
+
+def _inputs(options: Mapping[str, Any], net: str) -> list[str]:
+    names = {"inp": "image", "canvas": "memory", "d_out": "angle", "y_out": "foreground"}
+    return [ours for theirs, ours in names.items() if options.get(f"{net}_add_{theirs}", theirs in ("inp", "canvas"))]
+
+
+def _set_detectron2_keys(cfg: CfgNode, options: Mapping[str, Any]) -> None:
+    cfg.INPUT.FORMAT = "BGR"
+    cfg.INPUT.MASK_FORMAT = "bitmask"
+    cfg.INPUT.IMAGE_SIZE = [_get(options, "inp_height"), _get(options, "inp_width")]
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    cfg.MODEL.PIXEL_MEAN = [0.0, 0.0, 0.0]
+    cfg.MODEL.PIXEL_STD = [255.0, 255.0, 255.0]
+    cfg.SOLVER.WEIGHT_DECAY = 0.0
+    cfg.SOLVER.WARMUP_ITERS = 0
+    cfg.SOLVER.LR_SCHEDULER_NAME = "StaircaseExponentialLR"
+    cfg.SOLVER.BASE_LR = float(options.get("base_learn_rate", 1e-3))
+    cfg.SOLVER.GAMMA = float(options.get("learn_rate_decay", 0.96))
+    cfg.SOLVER.DECAY_PERIOD = int(options.get("steps_per_learn_rate_decay", 5000))
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "value"
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = float(options.get("clip_gradient", 1.0))
+
+
+def _set_proposer(node: CfgNode, options: Mapping[str, Any]) -> None:
+    node.INPUTS = _inputs(options, "ctrl")
+    node.CONV_CHANNELS = list(_get(options, "ctrl_cnn_depth"))
+    node.CONV_POOLS = list(_get(options, "ctrl_cnn_pool"))
+    node.HIDDEN_DIM = _get(options, "ctrl_rnn_hid_dim")
+    node.GLIMPSES = _get(options, "num_ctrl_rnn_iter")
+    node.GLIMPSE_MLP_LAYERS = _get(options, "num_glimpse_mlp_layers")
+    node.BOX_MLP_DIMS = [_get(options, "ctrl_mlp_dim")] * (_get(options, "num_ctrl_mlp_layers") - 1)
+    node.SQUASH = bool(options.get("squash_ctrl_params", False))
+
+
+def _set_attention(node: CfgNode, options: Mapping[str, Any]) -> None:
+    node.PATCH_SIZE = [_get(options, "filter_height"), _get(options, "filter_width")]
+    if options.get("fixed_var", False):
+        node.FILTER_VARIANCE = "unit"
+    else:
+        node.FILTER_VARIANCE = "learned" if options.get("dynamic_var", False) else "from_size"
+    node.LEARN_GAINS = not options.get("fixed_gamma", True)
+
+
+def _set_losses(node: CfgNode, options: Mapping[str, Any], full: bool) -> None:
+    node.MATCHER = "FixedOrderMatcher" if options.get("fixed_order", False) else "HungarianMatcher"
+    node.MASK = _MASK_LOSSES[options.get("segm_loss_fn", "iou")]
+    node.BOX = _BOX_LOSSES[options.get("box_loss_fn", "iou")]
+    # The original's stage C computes its box loss and its matching from the box maps, whatever "use_iou_box" says.
+    node.BOX_OVERLAP = "corners" if options.get("use_iou_box", False) and not full else "maps"
+    node.SCORE_WEIGHT = float(options.get("loss_mix_ratio", 1.0))
+    node.WEIGHT_DECAY = float(options.get("weight_decay", 5e-5))
+    node.BOX_PADDING_RATIO = float(options.get("attn_box_padding_ratio", 0.2))
+    node.BOX_PADDING_PIXELS = float(_get(options, "padding") + STAGE_C_EXTRA_PADDING if full else STAGE_B_PADDING)
+
+
+def _set_scheduled_sampling(node: CfgNode, options: Mapping[str, Any], full: bool) -> None:
+    node.ENABLED = bool(options.get("use_knob", False))
+    node.DECAY_STEPS = options.get("steps_per_knob_decay", node.DECAY_STEPS)
+    node.BOX_OFFSET = options.get("knob_box_offset", node.BOX_OFFSET)
+    node.MASK_OFFSET = options.get("knob_segm_offset", node.MASK_OFFSET)
+    node.SCALE_WITH_STEP = bool(options.get("knob_use_timescale", True))
+    node.TRUTH_CHOICE = "any"
+    node.CENTER_NOISE = float(options.get("gt_box_ctr_noise", node.CENTER_NOISE))
+    node.PADDING_NOISE = float(options.get("gt_box_pad_noise", node.PADDING_NOISE))
+    node.MASK_NOISE = float(options.get("gt_segm_noise", node.MASK_NOISE)) if full else STAGE_B_MASK_NOISE
+
+
+def config_from_original_options(options: Mapping[str, Any], full: bool) -> CfgNode:
+    """Config of the model that the original code builds from these options.
+
+    Args:
+        options: the original's options by name, as in its ``model_opt.yaml``.
+        full: stage C; else stage B.
+
+    Raises:
+        ValueError: a missing option, or a value that has no counterpart here.
+    """
+    _check(options)
+    cfg = get_cfg()
+    add_rec_attend_config(cfg)
+    _set_detectron2_keys(cfg, options)
+    cfg.MODEL.META_ARCHITECTURE = "RecAttend" if full else "RecAttendBoxProposer"
+    node = cfg.MODEL.REC_ATTEND
+    node.TIME_STEPS = _get(options, "timespan")
+    node.NORM = "per_step" if options.get("use_bn", True) else "none"
+    node.INIT = "truncated_normal"
+    angle, foreground = options.get("add_d_out", False), options.get("add_y_out", False)
+    node.PREPROCESSOR.NAME = "GivenMaps" if angle or foreground else "NoPreprocessor"
+    node.PREPROCESSOR.ANGLE_BINS = 8 if angle else 0
+    node.PREPROCESSOR.FOREGROUND_CLASSES = options.get("num_semantic_classes", 1) if foreground else 0
+    node.MEMORY.NAME = "NoOverwriteMemory" if options.get("disable_overwrite", False) else "MaxMemory"
+    _set_proposer(node.BOX_PROPOSER, options)
+    _set_attention(node.ATTENTION, options)
+    node.SEGMENTATION_HEAD.INPUTS = _inputs(options, "attn")
+    node.SEGMENTATION_HEAD.CONV_CHANNELS = list(_get(options, "attn_cnn_depth"))
+    node.SEGMENTATION_HEAD.CONV_POOLS = list(_get(options, "attn_cnn_pool"))
+    node.SEGMENTATION_HEAD.DECONV_CHANNELS = list(_get(options, "attn_dcnn_depth"))
+    node.SEGMENTATION_HEAD.DECONV_STRIDES = list(_get(options, "attn_dcnn_pool"))
+    _set_losses(node.LOSS, options, full)
+    _set_scheduled_sampling(node.SCHEDULED_SAMPLING, options, full)
+    node.TEST.STOP_EARLY = False
+    return cfg

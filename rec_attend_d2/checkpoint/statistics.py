@@ -1,0 +1,43 @@
+"""Re-estimating batch norm's running statistics from data."""
+
+from collections.abc import Iterable
+
+import torch
+
+from ..layers.step_norm import PerStepBatchNorm
+from ..modeling import RecurrentModel
+
+
+@torch.no_grad()
+def estimate_running_statistics(model: RecurrentModel, batches: Iterable[list[dict]]) -> int:
+    """Set running means and variances to their average over batches, by forward passes in training mode.
+
+    The original's published weights lack these statistics. Memory and boxes are the model's own predictions, as at
+    inference. The model is left in the mode it was in.
+
+    Args:
+        model: changed in place.
+        batches: batches of dataset dicts, as RecAttendDatasetMapper makes them; the more images the better.
+
+    Returns:
+        Number of batches used.
+
+    Raises:
+        ValueError: there was no batch.
+    """
+    norms = [module for module in model.modules() if isinstance(module, PerStepBatchNorm)]
+    was_training, momenta = model.training, [norm.momentum for norm in norms]
+    model.train()
+    count = 0
+    for batch in batches:
+        count += 1
+        for norm in norms:
+            norm.momentum = 1 / count  # a running mean over all batches so far
+        images = model.preprocess_image(batch)
+        model.unroll(images, model.preprocessor(images, batch))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.train(was_training)
+    if count == 0:
+        raise ValueError("No images were given to estimate running statistics from.")
+    return count
