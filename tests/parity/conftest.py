@@ -1,0 +1,83 @@
+"""The original code's printed numbers, and the model that should reproduce them."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import Tensor
+
+from rec_attend_d2.checkpoint import convert_original_weights
+from rec_attend_d2.modeling import ExtraMaps, RecurrentModel, Targets
+
+TESTS = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("REC_ATTEND_REFERENCE", TESTS.parents[1] / "shared" / "reference"))
+# Copies of two problems without their trained weights, so that a clone alone still proves something.
+COPIES = TESTS / "reference"
+
+
+def _find(name: str) -> Path:
+    for folder in (SHARED, COPIES):
+        if (folder / f"{name}.npz").is_file():
+            return folder / f"{name}.npz"
+    pytest.skip(f"{name}.npz is not in {SHARED} (set REC_ATTEND_REFERENCE) and has no copy in tests/reference")
+
+
+@dataclass
+class Problem:
+    """One problem: what the original was given and printed, and our model with its weights."""
+
+    name: str
+    data: dict[str, np.ndarray]
+    options: dict
+    cfg: CfgNode
+    model: RecurrentModel
+
+    def with_prefix(self, prefix: str) -> dict[str, np.ndarray]:
+        """Arrays whose name starts with ``prefix/``, without it."""
+        return {key[len(prefix) + 1 :]: value for key, value in self.data.items() if key.startswith(f"{prefix}/")}
+
+    def _image_like(self, key: str) -> Tensor | None:
+        if key not in self.data:
+            return None
+        return torch.from_numpy(self.data[key]).permute(0, 3, 1, 2).to(self.model.pixel_mean.dtype).contiguous()
+
+    @property
+    def images(self) -> Tensor:
+        images = self._image_like("in/x")
+        assert images is not None
+        return images
+
+    @property
+    def extra_maps(self) -> ExtraMaps:
+        return ExtraMaps(angle=self._image_like("in/d_in"), foreground=self._image_like("in/y_in"))
+
+    @property
+    def targets(self) -> Targets:
+        node = self.cfg.MODEL.REC_ATTEND.LOSS
+        masks = torch.from_numpy(self.data["in/y_gt"]).to(self.model.pixel_mean.dtype)
+        return Targets.from_masks(masks, node.BOX_PADDING_RATIO, node.BOX_PADDING_PIXELS)
+
+
+@pytest.fixture
+def load_problem() -> Callable[[str], Problem]:
+    """Loader of a problem by its file's name."""
+
+    def load(name: str) -> Problem:
+        with np.load(_find(name), allow_pickle=False) as file:
+            data = dict(file)
+        options = json.loads(data["meta"].item().decode())["opt"]
+        weights = {key[2:]: value for key, value in data.items() if key.startswith("w/")}
+        cfg, state = convert_original_weights(weights, options)
+        model = build_model(cfg)
+        model.load_state_dict(state)
+        assert isinstance(model, RecurrentModel)
+        return Problem(name, data, options, cfg, model)
+
+    return load
