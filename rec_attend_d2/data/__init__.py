@@ -1,0 +1,16 @@
+"""Data: reading, augmenting and mapping. Importing it registers the project's data sets."""
+
+from . import datasets
+from .augmentation import AUGMENTATION_REGISTRY, build_augmentations
+from .build import build_test_loader, build_train_loader, register_datasets
+from .dataset_mapper import RecAttendDatasetMapper
+
+__all__ = [
+    "AUGMENTATION_REGISTRY",
+    "RecAttendDatasetMapper",
+    "build_augmentations",
+    "build_test_loader",
+    "build_train_loader",
+    "datasets",
+    "register_datasets",
+]

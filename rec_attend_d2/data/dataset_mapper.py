@@ -1,0 +1,151 @@
+"""Turns a Detectron2 dataset dict into what the models take.
+
+Shapes: `N` instances, `h, w` network input, `K` foreground channels; pixels.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import transforms as T
+
+from .angle_map import angle_map, foreground_map
+from .augmentation import build_augmentations, build_resize
+from .image_io import check_percentiles, read_image
+from .instances import InstanceTargets, build_targets
+
+logger = logging.getLogger(__name__)
+
+
+class RecAttendDatasetMapper:
+    """Reads an image, augments it, resizes it to the network's input and makes its targets.
+
+    The dict it returns keeps ``file_name``, ``image_id``, ``height`` and ``width`` (of the file) and has:
+
+    * ``image``: uint8 [3, h, w], BGR.
+    * ``instances``, if the dict has annotations: Instances at network size, largest area first, at most
+      ``time_steps``: ``gt_masks`` (BitMasks), ``gt_classes``, ``gt_boxes`` (tight, XYXY absolute).
+    * ``angle_map`` float32 [bins, h, w] and ``foreground`` float32 [K, h, w], if asked for, made of all instances.
+
+    Attributes:
+        cut_instances: objects left out so far because their image has more than ``time_steps``. Each worker process
+            of a data loader counts on its own.
+        crowd_regions: crowd annotations left out so far; they mark groups, not objects.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        augmentations: Sequence[T.Augmentation],
+        time_steps: int,
+        contrast_percentiles: Sequence[float] = (),
+        angle_bins: int = 0,
+        foreground_classes: int = 0,
+    ):
+        """
+        Args:
+            augmentations: applied in order; among them is the resize.
+            time_steps: largest number of instances kept.
+            contrast_percentiles: of the grey values that become 0 and 255; empty = no stretch.
+            angle_bins: sectors of the angle map; 0 = none.
+            foreground_classes: channels of the foreground map; 0 = none.
+        """
+        if len(contrast_percentiles) > 0:
+            check_percentiles(contrast_percentiles)
+        self.augmentations = T.AugmentationList(augmentations)
+        self.time_steps = time_steps
+        self.contrast_percentiles = tuple(contrast_percentiles)
+        self.angle_bins = angle_bins
+        self.foreground_classes = foreground_classes
+        self.cut_instances = 0
+        self.crowd_regions = 0
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
+        node = cfg.MODEL.REC_ATTEND
+        maps_from_data = node.PREPROCESSOR.NAME == "GivenMaps"
+        return {
+            "augmentations": build_augmentations(cfg) if is_train else [build_resize(cfg)],
+            "time_steps": node.TIME_STEPS,
+            "contrast_percentiles": cfg.INPUT.CONTRAST_PERCENTILES,
+            "angle_bins": node.PREPROCESSOR.ANGLE_BINS if maps_from_data else 0,
+            "foreground_classes": node.PREPROCESSOR.FOREGROUND_CLASSES if maps_from_data else 0,
+        }
+
+    def __call__(self, dataset_dict: dict) -> dict:
+        """Map one dataset dict, which stays as it is.
+
+        Raises:
+            FileNotFoundError: the image is missing.
+            ValueError: an image, annotation or size is wrong; the message names the file.
+        """
+        file_name = dataset_dict["file_name"]
+        image = read_image(file_name, self.contrast_percentiles)
+        size = image.shape[:2]
+        _check_size(dataset_dict, size)
+        aug_input = T.AugInput(image)
+        transforms = self.augmentations(aug_input)
+
+        output = {key: dataset_dict[key] for key in ("file_name", "image_id") if key in dataset_dict}
+        output["height"], output["width"] = size
+        output["image"] = torch.from_numpy(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
+        annotations = dataset_dict.get("annotations")
+        if annotations is not None:
+            new_size = aug_input.image.shape[:2]
+            targets = build_targets(annotations, size, transforms, new_size, file_name)
+            output["instances"] = targets.to_instances(self.time_steps)
+            self._count_left_out(targets, file_name)
+            output.update(self._maps(targets, file_name))
+        elif self.angle_bins or self.foreground_classes:
+            raise ValueError(
+                f"{file_name} has no annotations, and MODEL.REC_ATTEND.PREPROCESSOR.NAME 'GivenMaps' makes the angle "
+                "and foreground maps from them. Use a data set with annotations, or a preprocessor that predicts maps."
+            )
+        return output
+
+    def _maps(self, targets: InstanceTargets, file_name: str) -> dict[str, torch.Tensor]:
+        maps = {}
+        if self.angle_bins:
+            maps["angle_map"] = torch.from_numpy(angle_map(targets.masks, self.angle_bins))
+        if self.foreground_classes:
+            try:
+                foreground = foreground_map(targets.masks, targets.classes, self.foreground_classes)
+            except ValueError as error:
+                raise ValueError(f"{file_name}: {error}") from error
+            maps["foreground"] = torch.from_numpy(foreground)
+        return maps
+
+    def _count_left_out(self, targets: InstanceTargets, file_name: str) -> None:
+        cut = max(0, len(targets.masks) - self.time_steps)
+        if _passes_power_of_two(self.cut_instances, cut):
+            logger.warning(
+                f"{file_name} has {len(targets.masks)} objects, but MODEL.REC_ATTEND.TIME_STEPS is {self.time_steps}: "
+                f"the {cut} smallest are left out. {self.cut_instances + cut} left out so far in this process; raise "
+                "TIME_STEPS to keep all."
+            )
+        if _passes_power_of_two(self.crowd_regions, targets.crowd_regions):
+            logger.warning(
+                f"{file_name} has {targets.crowd_regions} crowd annotation(s), which are not used as objects. "
+                f"{self.crowd_regions + targets.crowd_regions} left out so far in this process."
+            )
+        self.cut_instances += cut
+        self.crowd_regions += targets.crowd_regions
+
+
+def _check_size(dataset_dict: dict, size: tuple[int, int]) -> None:
+    """Raise a ValueError if the image of ``size`` (height, width) is not of the size the data set says."""
+    expected = (dataset_dict.get("height", size[0]), dataset_dict.get("width", size[1]))
+    if expected != tuple(size):
+        raise ValueError(
+            f"Image {dataset_dict['file_name']} is {size[0]} high and {size[1]} wide, but its annotations say "
+            f"{expected[0]} high and {expected[1]} wide. Correct 'height' and 'width' (they count after an EXIF "
+            "rotation), or put the image there that was annotated."
+        )
+
+
+def _passes_power_of_two(before: int, added: int) -> bool:
+    """Whether a count that grows from ``before`` by ``added`` reaches a new power of two."""
+    return before.bit_length() < (before + added).bit_length()

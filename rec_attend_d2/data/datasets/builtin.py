@@ -1,0 +1,68 @@
+"""The data sets that are known by name, in the folder that the environment variable DETECTRON2_DATASETS names.
+
+Registering reads and draws nothing; that happens when a data set is used.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from .coco_files import load_coco
+from .rosettes import ensure_rosettes
+
+# (root, json file, image folder, name) -> dataset dicts
+_Loader = Callable[[str, str, str, str], list[dict]]
+
+# Name of each nuclei split: annotation file and image folder below the root.
+_NUCLEI = {
+    "nuclei_train": ("nuclei/train.json", "nuclei/images"),
+    "nuclei_val": ("nuclei/val.json", "nuclei/images"),
+}
+_ROSETTES = {
+    "rosettes_train": ("rosettes/train.json", "rosettes/train"),
+    "rosettes_val": ("rosettes/val.json", "rosettes/val"),
+}
+
+
+def register_builtin_datasets(root: str | None = None) -> None:
+    """Register the data sets of this project; a repeated call only moves them.
+
+    Args:
+        root: folder that holds them; default the value of DETECTRON2_DATASETS, or "datasets".
+    """
+    root = os.path.expanduser(root or os.environ.get("DETECTRON2_DATASETS", "datasets"))
+    for name, (json_file, image_root) in _NUCLEI.items():
+        _register(name, root, json_file, image_root, ["nucleus"], _load_nuclei)
+    for name, (json_file, image_root) in _ROSETTES.items():
+        _register(name, root, json_file, image_root, ["leaf"], _load_rosettes)
+
+
+def _register(name: str, root: str, json_file: str, image_root: str, classes: list[str], load: _Loader) -> None:
+    json_path, image_path = os.path.join(root, json_file), os.path.join(root, image_root)
+    if name in DatasetCatalog:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    DatasetCatalog.register(name, lambda: load(root, json_path, image_path, name))
+    MetadataCatalog.get(name).set(
+        json_file=json_path,
+        image_root=image_path,
+        evaluator_type="coco",
+        thing_classes=classes,
+        thing_dataset_id_to_contiguous_id={1: 0},
+    )
+
+
+def _load_nuclei(root: str, json_file: str, image_root: str, name: str) -> list[dict]:
+    if not os.path.isfile(json_file):
+        raise FileNotFoundError(
+            f"Data set '{name}' expects {os.path.abspath(json_file)}, which does not exist. Set the environment "
+            f"variable DETECTRON2_DATASETS to the folder that holds 'nuclei' (now {os.path.abspath(root)})."
+        )
+    return load_coco(json_file, image_root, name)
+
+
+def _load_rosettes(root: str, json_file: str, image_root: str, name: str) -> list[dict]:
+    ensure_rosettes(Path(root))
+    return load_coco(json_file, image_root, name)

@@ -1,0 +1,196 @@
+"""Data sets in COCO's instances format, the user's own among them.
+
+Unlike Detectron2's loader this one reports what is wrong with a file instead of leaving annotations out, and does so
+before training starts.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from ..segmentation import check_polygons, polygons_meet_image, rle_runs
+
+logger = logging.getLogger(__name__)
+
+_CONFIG_KEY = "DATASETS.COCO_FILES"
+_TOP_KEYS = ("images", "annotations", "categories")
+_IMAGE_KEYS = ("id", "file_name", "height", "width")
+# The last three are what pycocotools' evaluation reads.
+_ANNOTATION_KEYS = ("id", "image_id", "category_id", "segmentation", "iscrowd", "area", "bbox")
+
+
+def register_coco_files(entries: Sequence[Sequence[str]]) -> None:
+    """Register data sets in COCO format, after checking them.
+
+    Args:
+        entries: each [name, annotation json, image folder], as in DATASETS.COCO_FILES. One that is registered already
+            with the same paths is left alone.
+
+    Raises:
+        FileNotFoundError: json, image folder or an image is missing.
+        ValueError: an entry is malformed, its name is taken, or its json is not valid.
+    """
+    for entry in entries:
+        if len(entry) != 3 or not all(isinstance(part, str) for part in entry):
+            raise ValueError(f"{_CONFIG_KEY} has the entry {entry!r}. Give [name, annotation json, image folder].")
+        name, json_file, image_root = entry
+        if name in DatasetCatalog:
+            _check_same(name, json_file, image_root)
+        else:
+            load_coco(json_file, image_root)
+            register_coco(name, json_file, image_root)
+
+
+def register_coco(name: str, json_file: str, image_root: str) -> None:
+    """Register one data set in COCO format; nothing is read before it is used."""
+    DatasetCatalog.register(name, lambda: load_coco(json_file, image_root, name))
+    MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="coco")
+
+
+def load_coco(json_file: str, image_root: str, dataset_name: str | None = None) -> list[dict]:
+    """Read and check a data set in COCO format.
+
+    Images without annotations and crowd annotations are kept.
+
+    Args:
+        json_file: the annotations.
+        image_root: folder of the images.
+        dataset_name: where given, its metadata gets ``thing_classes`` and ``thing_dataset_id_to_contiguous_id``.
+
+    Returns:
+        Detectron2 dataset dicts, sorted by image id. Categories are numbered from 0 in the order of their ids.
+
+    Raises:
+        FileNotFoundError: json, image folder or an image is missing.
+        ValueError: the json is not valid; the message names the file, the item and the key.
+    """
+    content = _read_json(json_file, image_root)
+    categories = sorted(content["categories"], key=lambda category: category["id"])
+    class_numbers = {category["id"]: number for number, category in enumerate(categories)}
+    if dataset_name is not None:
+        MetadataCatalog.get(dataset_name).set(
+            thing_classes=[category["name"] for category in categories],
+            thing_dataset_id_to_contiguous_id=class_numbers,
+        )
+    records = {}
+    for image in content["images"]:
+        _check_image(image, json_file, image_root)
+        records[image["id"]] = {
+            "file_name": os.path.join(image_root, image["file_name"]),
+            "height": image["height"],
+            "width": image["width"],
+            "image_id": image["id"],
+            "annotations": [],
+        }
+    for annotation in content["annotations"]:
+        if annotation["id"] == 0:
+            logger.warning(
+                f"{json_file}: pycocotools never matches annotation id 0, which lowers the AP. Count from 1."
+            )
+        record = _check_annotation(annotation, records, class_numbers, json_file)
+        record["annotations"].append(
+            {
+                "id": annotation["id"],
+                "category_id": class_numbers[annotation["category_id"]],
+                "iscrowd": annotation["iscrowd"],
+                "bbox": annotation["bbox"],
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "segmentation": annotation["segmentation"],
+            }
+        )
+    return [records[image_id] for image_id in sorted(records)]
+
+
+def _check_same(name: str, json_file: str, image_root: str) -> None:
+    metadata = MetadataCatalog.get(name)
+    registered = (metadata.get("json_file"), metadata.get("image_root"))
+    if registered != (json_file, image_root):
+        raise ValueError(
+            f"{_CONFIG_KEY} names the data set '{name}', which is registered already with json {registered[0]} and "
+            f"images {registered[1]}. Choose another name."
+        )
+
+
+def _read_json(json_file: str, image_root: str) -> dict:
+    if not os.path.isfile(json_file):
+        raise FileNotFoundError(f"Annotation file {json_file} does not exist. Correct the path ({_CONFIG_KEY}).")
+    if not os.path.isdir(image_root):
+        raise FileNotFoundError(f"Image folder {image_root} does not exist. Correct the path ({_CONFIG_KEY}).")
+    with open(json_file, encoding="utf-8") as file:
+        try:
+            content = json.load(file)
+        except ValueError as error:
+            raise ValueError(f"{json_file} is not valid JSON ({error}). Write it again.") from error
+    for key in _TOP_KEYS:
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise ValueError(f"{json_file} has no list '{key}'. COCO's instances format needs {', '.join(_TOP_KEYS)}.")
+    _check_keys(content["images"], _IMAGE_KEYS, "image", json_file)
+    _check_keys(content["annotations"], _ANNOTATION_KEYS, "annotation", json_file)
+    _check_keys(content["categories"], ("id", "name"), "category", json_file)
+    for key in ("images", "categories"):
+        if not content[key]:
+            raise ValueError(f"{json_file} has an empty list '{key}'. At least one entry is needed.")
+    return content
+
+
+def _check_keys(items: list, keys: Sequence[str], kind: str, json_file: str) -> None:
+    """Raise a ValueError if an item misses a key, or two have the same id."""
+    ids = set()
+    for index, item in enumerate(items):
+        missing = [key for key in keys if not isinstance(item, dict) or key not in item]
+        if missing:
+            raise ValueError(
+                f"{json_file}: {kind} number {index} has no {', '.join(map(repr, missing))}. COCO's instances format "
+                "needs it; add it."
+            )
+        if item["id"] in ids:
+            raise ValueError(f"{json_file}: two {kind} entries have the id {item['id']}. Give each its own.")
+        ids.add(item["id"])
+
+
+def _check_image(image: dict, json_file: str, image_root: str) -> None:
+    for key in ("height", "width"):
+        if not isinstance(image[key], int) or image[key] < 1:
+            raise ValueError(
+                f"{json_file}: image {image['file_name']} has {key} {image[key]!r}. Give a number of pixels."
+            )
+    path = os.path.join(image_root, image["file_name"])
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"Image {path}, listed in {json_file}, does not exist. Correct the image folder or the 'file_name'."
+        )
+
+
+def _check_annotation(annotation: dict, records: dict, class_numbers: dict, json_file: str) -> dict:
+    """Check one annotation; returns the record of its image."""
+    record = records.get(annotation["image_id"])
+    if record is None:
+        raise ValueError(
+            f"{json_file}: annotation {annotation['id']} has the image_id {annotation['image_id']}, which no image has."
+        )
+    where = f"{json_file}: annotation {annotation['id']} of image {record['file_name']}"
+    if annotation["category_id"] not in class_numbers:
+        raise ValueError(f"{where} has category_id {annotation['category_id']}, which is not in 'categories'.")
+    if not _touches_image(annotation["segmentation"], record["height"], record["width"], where):
+        raise ValueError(f"{where} has no pixel inside the image. Correct its segmentation or remove the annotation.")
+    return record
+
+
+def _touches_image(segmentation: object, height: int, width: int, where: str) -> bool:
+    """Check a segmentation; returns whether it can have a pixel inside the image."""
+    if isinstance(segmentation, dict):
+        pixels = rle_runs(segmentation, where)[1::2].sum()
+        if list(segmentation["size"]) != [height, width]:
+            raise ValueError(
+                f"{where} has an RLE of size {segmentation['size']}, but the image is {[height, width]}. Encode the "
+                "mask at the size of the image."
+            )
+        return bool(pixels > 0)
+    if isinstance(segmentation, list):
+        check_polygons(segmentation, where)
+        return polygons_meet_image(segmentation, (height, width))
+    raise ValueError(f"{where} has a segmentation that is neither polygons nor RLE. Encode the mask as one of them.")

@@ -1,0 +1,144 @@
+"""Data sets in COCO format: what is kept, and what is reported."""
+
+import os
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from rec_attend_d2.data.datasets.coco_files import load_coco, register_coco_files
+from rec_attend_d2.data.segmentation import annotation_mask
+
+
+def test_everything_is_kept(coco_content, write_coco):
+    json_file, folder = write_coco(coco_content)
+    full, empty = load_coco(json_file, folder)
+    assert (full["image_id"], full["height"], full["width"]) == (7, 20, 30)
+    assert full["file_name"] == os.path.join(folder, "full.png")
+    assert (empty["image_id"], empty["annotations"]) == (9, [])
+    annotations = full["annotations"]
+    assert [a["id"] for a in annotations] == [1, 2, 3]
+    assert [a["iscrowd"] for a in annotations] == [0, 0, 1]
+    # Category ids 2 and 4 are classes 0 and 1.
+    assert [a["category_id"] for a in annotations] == [1, 1, 0]
+    assert {a["bbox_mode"] for a in annotations} == {BoxMode.XYWH_ABS}
+    areas = [int(annotation_mask(a, (20, 30), "full.png").sum()) for a in annotations]
+    assert areas == [12, 10, 600]
+
+
+def test_registering(coco_content, write_coco, clean_catalog):
+    json_file, folder = write_coco(coco_content)
+    register_coco_files([["own_cells", json_file, folder]])
+    assert len(DatasetCatalog.get("own_cells")) == 2
+    metadata = MetadataCatalog.get("own_cells")
+    assert metadata.evaluator_type == "coco"
+    assert (metadata.json_file, metadata.image_root) == (json_file, folder)
+    assert metadata.thing_classes == ["debris", "cell"]
+    assert metadata.thing_dataset_id_to_contiguous_id == {2: 0, 4: 1}
+
+
+def test_registering_twice(coco_content, write_coco, clean_catalog):
+    json_file, folder = write_coco(coco_content)
+    for _ in range(2):
+        register_coco_files([["own_cells", json_file, folder]])
+    assert len(DatasetCatalog.get("own_cells")) == 2
+    with pytest.raises(ValueError, match=r"DATASETS\.COCO_FILES names the data set 'own_cells'.*Choose another name"):
+        register_coco_files([["own_cells", json_file, folder + "2"]])
+
+
+@pytest.mark.parametrize("entry", [["name", "a.json"], ["name", "a.json", 3], "abcd"])
+def test_malformed_entry(entry):
+    with pytest.raises(ValueError, match=r"DATASETS\.COCO_FILES has the entry.*Give \[name"):
+        register_coco_files([entry])
+
+
+def test_missing_files(coco_content, write_coco, clean_catalog):
+    json_file, folder = write_coco(coco_content)
+    with pytest.raises(FileNotFoundError, match=r"Annotation file .*annotations\.jsonx does not exist"):
+        register_coco_files([["own_cells", json_file + "x", folder]])
+    with pytest.raises(FileNotFoundError, match=r"Image folder .*imagesx does not exist"):
+        register_coco_files([["own_cells", json_file, folder + "x"]])
+    os.remove(os.path.join(folder, "empty.png"))
+    with pytest.raises(FileNotFoundError, match=r"empty\.png, listed in .*annotations\.json, does not exist"):
+        register_coco_files([["own_cells", json_file, folder]])
+    assert "own_cells" not in DatasetCatalog
+
+
+def test_broken_json(coco_content, write_coco):
+    json_file, folder = write_coco(coco_content)
+    with open(json_file, "a") as file:
+        file.write("]")
+    with pytest.raises(ValueError, match=r"annotations\.json is not valid JSON"):
+        load_coco(json_file, folder)
+
+
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+def test_missing_list(coco_content, write_coco, key):
+    json_file, folder = write_coco({k: v for k, v in coco_content.items() if k != key})
+    with pytest.raises(ValueError, match=rf"annotations\.json has no list '{key}'"):
+        load_coco(json_file, folder)
+
+
+def test_no_annotations_at_all(coco_content, write_coco):
+    coco_content["annotations"] = []
+    assert [len(record["annotations"]) for record in load_coco(*write_coco(coco_content))] == [0, 0]
+
+
+@pytest.mark.parametrize("key", ["images", "categories"])
+def test_empty_list(coco_content, write_coco, key):
+    coco_content[key] = []
+    with pytest.raises(ValueError, match=rf"annotations\.json has an empty list '{key}'"):
+        load_coco(*write_coco(coco_content))
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        ("images", "height"),
+        ("images", "id"),
+        ("annotations", "segmentation"),
+        ("annotations", "area"),
+        ("categories", "name"),
+    ],
+)
+def test_missing_key(coco_content, write_coco, kind, key):
+    paths = write_coco(coco_content)
+    del coco_content[kind][1][key]
+    write_coco(coco_content)
+    with pytest.raises(ValueError, match=rf"annotations\.json: .* number 1 has no '{key}'.*add it"):
+        load_coco(*paths)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"segmentation": []}, "has malformed polygons"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "has malformed polygons"),
+        ({"segmentation": None}, "neither polygons nor RLE"),
+        ({"segmentation": {"size": [20, 30], "counts": "xyz"}}, "has no valid RLE"),
+        ({"segmentation": {"size": [30, 20], "counts": [45, 10, 545]}}, r"RLE of size \[30, 20\]"),
+        ({"segmentation": {"size": [20, 30], "counts": [600]}}, "no pixel inside the image"),
+        ({"segmentation": [[30, 2, 33, 2, 33, 9]]}, "no pixel inside the image"),
+        ({"category_id": 3}, "category_id 3, which is not in 'categories'"),
+        ({"image_id": 8}, "image_id 8, which no image has"),
+        ({"id": 1}, "two annotation entries have the id 1"),
+    ],
+)
+def test_wrong_annotation(coco_content, write_coco, change, message):
+    coco_content["annotations"][1].update(change)
+    with pytest.raises(ValueError, match=rf"annotations\.json.*{message}"):
+        load_coco(*write_coco(coco_content))
+
+
+def test_annotation_id_0_is_kept_with_a_warning(coco_content, write_coco, caplog):
+    coco_content["annotations"][0]["id"] = 0
+    full, _ = load_coco(*write_coco(coco_content))
+    assert [a["id"] for a in full["annotations"]] == [0, 2, 3]
+    assert any("annotation id 0" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("height", [0, 20.5, "20"])
+def test_wrong_image_size(coco_content, write_coco, height):
+    coco_content["images"][0]["height"] = height
+    with pytest.raises(ValueError, match=r"annotations\.json: image empty\.png has height"):
+        load_coco(*write_coco(coco_content))
