@@ -1,0 +1,18 @@
+"""Metrics, Detectron2 evaluators built on them, and which of them a data set and a model get."""
+
+from .box_counting_evaluator import BoxCountingEvaluator
+from .build import build_evaluator
+from .coco_evaluator import AveragePrecisionEvaluator, ClassAgnosticBoxEvaluator
+from .counting_evaluator import CountingEvaluator
+from .metrics import ImageScores, score_image, summarize
+
+__all__ = [
+    "AveragePrecisionEvaluator",
+    "BoxCountingEvaluator",
+    "ClassAgnosticBoxEvaluator",
+    "CountingEvaluator",
+    "ImageScores",
+    "build_evaluator",
+    "score_image",
+    "summarize",
+]

@@ -1,0 +1,174 @@
+"""What every evaluator that scores one image at a time shares: truth, processes, tables and files."""
+
+import csv
+import json
+import logging
+import os
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any, Generic, TypeVar
+
+from detectron2.data import DatasetCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import Instances
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from tabulate import tabulate
+
+Scores = TypeVar("Scores")  # a frozen dataclass of numbers
+Record = dict[str, Any]  # one image of a data set in Detectron2's standard format
+
+
+class PerImageEvaluator(DatasetEvaluator, Generic[Scores]):
+    """Scores each image against the data set's own annotations as soon as it is processed.
+
+    Only the scores are kept and sent between processes, never masks. Subclasses say how one image is scored and how
+    scores become metrics, and set ``task``: the top-level key of the results, and the stem of the files' names.
+    """
+
+    task: str
+
+    def __init__(self, dataset_name: str, output_dir: str | None = None, distributed: bool = True) -> None:
+        """
+        Args:
+            dataset_name: a name of Detectron2's DatasetCatalog.
+            output_dir: folder ``<task>_results.json`` and ``<task>_per_image.csv`` are written to; None: no files.
+            distributed: gather the scores of all processes; false evaluates what this process has seen.
+
+        Raises:
+            ValueError: an image of a data set with annotations has none (not even an empty list), or two images
+                have the same id.
+        """
+        self._logger = logging.getLogger(__name__)
+        self._dataset_name = dataset_name
+        self._output_dir = output_dir
+        self._distributed = distributed
+        self._records = _records_by_id(dataset_name)
+        self._has_truth = _has_annotations(dataset_name, self._records)
+        if not self._has_truth:
+            self._logger.warning(
+                f"Data set '{dataset_name}' has no annotations: there will be no '{self.task}' results for it."
+            )
+        self._scores: dict[Any, Scores] = {}
+
+    @abstractmethod
+    def score(self, record: Record, instances: Instances) -> Scores:
+        """Scores of one image: its record in the data set, and the predictions on the CPU at its original size."""
+
+    @abstractmethod
+    def summarize(self, scores: Sequence[Scores]) -> dict[str, float]:
+        """Metrics of the data set, from at least one image."""
+
+    def reset(self) -> None:
+        self._scores = {}
+
+    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Score a batch.
+
+        Args:
+            inputs: dicts with ``image_id``, as the data loader gives them.
+            outputs: dicts with ``instances``: Instances at the image's original size.
+
+        Raises:
+            ValueError: an image is not in the data set, an output has no ``instances``, or their size is not the
+                original one.
+        """
+        if not self._has_truth:
+            return
+        for input_, output in zip(inputs, outputs, strict=True):
+            image_id = input_["image_id"]
+            if image_id not in self._records:
+                raise ValueError(
+                    f"Image '{input_.get('file_name', image_id)}' (image_id {image_id!r}) is not in data set "
+                    f"'{self._dataset_name}': evaluate with the data set that the data loader was built for."
+                )
+            record = self._records[image_id]
+            self._scores[image_id] = self.score(record, _checked_instances(record, output))
+
+    def evaluate(self) -> OrderedDict[str, dict[str, float]]:
+        """``{task: {metric: value}}`` in the main process, empty in the others and without annotations.
+
+        An image that several processes saw (samplers pad) counts once.
+
+        Raises:
+            ValueError: images of the data set have not been processed.
+        """
+        if self._distributed:
+            comm.synchronize()
+            gathered = comm.gather(self._scores, dst=0)
+            if not comm.is_main_process():
+                return OrderedDict()
+            scores = dict(chain.from_iterable(part.items() for part in gathered))
+        else:
+            scores = self._scores
+        if not self._has_truth:
+            return OrderedDict()
+        self._check_complete(scores)
+
+        # In the data set's order, so that the files do not depend on the number of processes.
+        scores = {image_id: scores[image_id] for image_id in self._records}
+        results = self.summarize(list(scores.values()))
+        table = tabulate(results.items(), headers=["metric", "value"], tablefmt="pipe", floatfmt=".4f")
+        self._logger.info(f"Evaluation results of '{self._dataset_name}' for {self.task}:\n{table}")
+        if self._output_dir is not None:
+            self._write(self._output_dir, results, scores)
+        return OrderedDict({self.task: results})
+
+    def _check_complete(self, scores: Mapping[Any, Scores]) -> None:
+        missing = [str(record["file_name"]) for id_, record in self._records.items() if id_ not in scores]
+        if missing or not self._records:
+            raise ValueError(
+                f"{len(missing)} of {len(self._records)} images of data set '{self._dataset_name}' were not processed, "
+                f"first: {missing[:5]}. Metrics of a part are not comparable: run the model on the whole data set, or "
+                "register the part as a data set of its own."
+            )
+
+    def _write(self, output_dir: str, results: dict[str, float], scores: Mapping[Any, Scores]) -> None:
+        PathManager.mkdirs(output_dir)
+        with PathManager.open(os.path.join(output_dir, f"{self.task}_results.json"), "w") as file:
+            json.dump({"dataset": self._dataset_name, self.task: results}, file, indent=2)
+        rows = [
+            {"image_id": image_id, "file_name": self._records[image_id]["file_name"], **vars(image_scores)}
+            for image_id, image_scores in scores.items()
+        ]
+        with PathManager.open(os.path.join(output_dir, f"{self.task}_per_image.csv"), "w") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def _records_by_id(dataset_name: str) -> dict[Any, Record]:
+    records: dict[Any, Record] = {}
+    for record in DatasetCatalog.get(dataset_name):
+        previous = records.setdefault(record["image_id"], record)
+        if previous is not record:
+            raise ValueError(
+                f"Data set '{dataset_name}' has two images with image_id {record['image_id']!r}: "
+                f"'{previous['file_name']}' and '{record['file_name']}'. Give each image its own id."
+            )
+    return records
+
+
+def _has_annotations(dataset_name: str, records: Mapping[Any, Record]) -> bool:
+    """Whether there is truth to evaluate against; a record without objects has an empty list of annotations."""
+    unlabelled = [record["file_name"] for record in records.values() if "annotations" not in record]
+    if unlabelled and len(unlabelled) < len(records):
+        raise ValueError(
+            f"Image '{unlabelled[0]}' of data set '{dataset_name}' has no 'annotations', while others have. "
+            "Give an image without objects an empty list, or register unlabelled images as a data set of their own."
+        )
+    return not unlabelled
+
+
+def _checked_instances(record: Record, output: Mapping[str, Any]) -> Instances:
+    if "instances" not in output:
+        raise ValueError(f"The model's output for '{record['file_name']}' has no 'instances', only {sorted(output)}.")
+    instances = output["instances"].to("cpu")
+    if tuple(instances.image_size) != (record["height"], record["width"]):
+        raise ValueError(
+            f"The predictions for '{record['file_name']}' are for an image of (height, width) {instances.image_size}, "
+            f"but its original size is {(record['height'], record['width'])}: resize them before the evaluation."
+        )
+    return instances
