@@ -1,0 +1,15 @@
+"""Pictures of what the model does, step by step, and of its results."""
+
+from .animation import draw_animation, save_gif
+from .instances import draw_instances, side_by_side, true_instances
+from .steps import draw_sequence, steps_to_stop
+
+__all__ = [
+    "draw_animation",
+    "draw_instances",
+    "draw_sequence",
+    "save_gif",
+    "side_by_side",
+    "steps_to_stop",
+    "true_instances",
+]

@@ -1,0 +1,88 @@
+"""Pictures of results: instances in distinct colours, and how many there are.
+
+Shapes: `N` instances, `H, W` picture in pixels.
+"""
+
+import numpy as np
+import torch
+from detectron2.structures import Instances
+
+from ..data.segmentation import annotation_mask
+from .canvas import draw_box, draw_outline, grid, magnification, magnify, text_cell, tint, write_corner
+from .colors import instance_color
+
+_SMALLEST_PICTURE = 320
+_HEADER_HEIGHT = 32
+
+
+def draw_masks(image: np.ndarray, masks: np.ndarray, colors: list[int], thickness: int = 1) -> np.ndarray:
+    """Coloured masks with outlines on the picture.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        masks: [N, H, W] bool.
+        colors: N numbers of instance colours.
+        thickness: of the outlines, in pixels.
+    """
+    for mask, number in zip(masks, colors, strict=True):
+        color = instance_color(number)
+        image = draw_outline(tint(image, mask, color, 0.45), mask, color, thickness)
+    return image
+
+
+def count_text(count: int) -> str:
+    """``count`` objects in words."""
+    return f"{count} object{'' if count == 1 else 's'}"
+
+
+def draw_instances(image: np.ndarray, instances: Instances) -> np.ndarray:
+    """Every instance in its own colour and the count in the top left corner.
+
+    Args:
+        image: uint8 RGB [H, W, 3]. Small images are magnified without blur.
+        instances: at the image's size, with ``pred_masks`` [N, H, W] bool or, without masks, ``pred_boxes``.
+
+    Returns:
+        uint8 RGB picture, a whole multiple of the image's size.
+
+    Raises:
+        ValueError: the instances are of another image size, or have neither masks nor boxes.
+    """
+    if tuple(instances.image_size) != image.shape[:2]:
+        raise ValueError(f"The instances are of an image of size {instances.image_size}, not {image.shape[:2]}.")
+    factor = magnification(image, _SMALLEST_PICTURE)
+    picture = magnify(image, factor)
+    thickness = max(1, min(picture.shape[:2]) // 300)
+    if instances.has("pred_masks"):
+        masks = magnify(instances.pred_masks.cpu().numpy().astype(bool).transpose(1, 2, 0), factor).transpose(2, 0, 1)
+        picture = draw_masks(picture, masks, list(range(len(instances))), thickness)
+    elif instances.has("pred_boxes"):
+        for number, corners in enumerate(instances.pred_boxes.tensor.detach().cpu().numpy()):
+            picture = draw_box(picture, corners * factor, instance_color(number), thickness + 1)
+    else:
+        raise ValueError("The instances have neither 'pred_masks' nor 'pred_boxes'.")
+    return write_corner(picture, count_text(len(instances)), size=max(15, min(picture.shape[:2]) // 24))
+
+
+def true_instances(record: dict, size: tuple[int, int]) -> Instances:
+    """The annotated objects of an image, without crowd regions, as :func:`draw_instances` takes them.
+
+    Args:
+        record: Detectron2 dataset dict with ``annotations``.
+        size: (H, W) of the image file.
+
+    Returns:
+        Instances with ``pred_masks`` [N, H, W] bool.
+
+    Raises:
+        ValueError: an annotation without valid segmentation.
+    """
+    objects = [annotation for annotation in record["annotations"] if not annotation.get("iscrowd", 0)]
+    masks = [annotation_mask(annotation, size, record["file_name"]) for annotation in objects]
+    return Instances(size, pred_masks=torch.from_numpy(np.array(masks, dtype=bool).reshape(-1, *size)))
+
+
+def side_by_side(pictures: dict[str, np.ndarray]) -> np.ndarray:
+    """Pictures [H, W, 3] of one height in a row, each below its name."""
+    names = [text_cell(name, _HEADER_HEIGHT, picture.shape[1]) for name, picture in pictures.items()]
+    return grid([names, list(pictures.values())])
