@@ -1,0 +1,78 @@
+"""Hooks of the training loop."""
+
+import numpy as np
+import torch
+from detectron2.engine import HookBase
+from detectron2.engine.hooks import BestCheckpointer
+from torch import nn
+
+from ..modeling import RecurrentModel
+from ..visualization.steps import draw_sequence
+
+
+def unwrap(model: nn.Module) -> RecurrentModel:
+    """The model itself, where it is wrapped for distributed training."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model  # type: ignore[return-value]
+
+
+class ScheduledSamplingHook(HookBase):
+    """Tells the model's schedule the iteration, which a resumed training continues, and logs the probabilities."""
+
+    def __init__(self, model: nn.Module):
+        self._sampling = unwrap(model).scheduled_sampling
+        self._last_step = unwrap(model).time_steps - 1
+
+    def before_step(self) -> None:
+        """Set the iteration that the coming step belongs to."""
+        self._sampling.iteration = self.trainer.iter
+
+    def after_step(self) -> None:
+        """Log the probabilities at the first and the last time step."""
+        for name, step in (("first", 0), ("last", self._last_step)):
+            self.trainer.storage.put_scalar(f"sampling/box_{name}_step", self._sampling.box_probability(step))
+            self.trainer.storage.put_scalar(f"sampling/mask_{name}_step", self._sampling.mask_probability(step))
+
+
+class ResumableBestCheckpointer(BestCheckpointer):
+    """Detectron2's best checkpointer, which also remembers over a resume what was best so far."""
+
+    def state_dict(self) -> dict:
+        """What a resumed training needs."""
+        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Inverse of :meth:`state_dict`."""
+        self.best_metric = state["best_metric"]
+        self.best_iter = state["best_iter"]
+
+
+class StepPicturesHook(HookBase):
+    """Puts a picture of the steps of one fixed image into the event storage (TensorBoard) at every evaluation."""
+
+    def __init__(self, model: nn.Module, example: dict, period: int):
+        """
+        Args:
+            model: the model in training.
+            example: dataset dict of the image.
+            period: iterations between two pictures; 0 = only after training.
+        """
+        self._model = unwrap(model)
+        self._example = example
+        self._period = period
+
+    def after_step(self) -> None:
+        """Draw where an evaluation is due."""
+        next_iter = self.trainer.iter + 1
+        due = self._period > 0 and next_iter % self._period == 0
+        if due or next_iter >= self.trainer.max_iter:
+            self.trainer.storage.put_image("steps", self._draw().transpose(2, 0, 1))
+
+    @torch.no_grad()
+    def _draw(self) -> np.ndarray:
+        was_training = self._model.training
+        self._model.eval()
+        images = self._model.preprocess_image([self._example])
+        sequence = self._model.unroll(images, self._model.preprocessor(images, [self._example]))
+        self._model.train(was_training)
+        image = self._example["image"].permute(1, 2, 0).numpy()[:, :, ::-1]
+        return draw_sequence(np.ascontiguousarray(image), sequence, 0)

@@ -1,0 +1,62 @@
+"""From command line arguments to a config."""
+
+import argparse
+import json
+import logging
+import os
+from collections.abc import Mapping
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import default_setup
+from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import setup_logger
+
+from ..config import add_rec_attend_config
+from ..data import register_datasets
+
+logger = logging.getLogger(__name__)
+
+
+def load_config(config_file: str, options: list[str]) -> CfgNode:
+    """Config of a file and of ``KEY VALUE`` pairs; on a machine without CUDA the device becomes the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such config file.
+    """
+    if config_file and not os.path.isfile(config_file):
+        raise FileNotFoundError(f"--config-file names '{config_file}', which does not exist.")
+    cfg = get_cfg()
+    add_rec_attend_config(cfg)
+    if config_file:
+        cfg.merge_from_file(config_file)
+    cfg.merge_from_list(options)
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+def setup(arguments: argparse.Namespace) -> CfgNode:
+    """Frozen config of a training or evaluation run: loggers set up, data sets registered and checked.
+
+    Args:
+        arguments: of ``detectron2.engine.default_argument_parser``.
+
+    Raises:
+        ValueError, FileNotFoundError: a data set or the config file is missing.
+    """
+    cfg = load_config(arguments.config_file, arguments.opts)
+    register_datasets(cfg)
+    cfg.freeze()
+    default_setup(cfg, arguments)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=0, name="rec_attend_d2")
+    return cfg
+
+
+def write_results(results: Mapping, folder: str) -> str:
+    """Write evaluation results to ``metrics_final.json`` in ``folder`` and return its path."""
+    path = os.path.join(folder, "metrics_final.json")
+    with PathManager.open(path, "w") as file:
+        json.dump(results, file, indent=2)
+    logger.info("Results written to %s", path)
+    return path

@@ -1,0 +1,104 @@
+"""The trainer: Detectron2's, with this project's data, optimizer, evaluators and hooks."""
+
+import os
+from collections import OrderedDict
+
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer
+from detectron2.engine.hooks import PeriodicWriter
+from detectron2.evaluation import DatasetEvaluators
+from detectron2.utils import comm
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
+
+from ..checkpoint import load_weights
+from ..data import build_test_loader, build_train_loader
+from ..evaluation.build import build_evaluator
+from .hooks import ResumableBestCheckpointer, ScheduledSamplingHook, StepPicturesHook, unwrap
+from .optimization import build_lr_scheduler, build_optimizer
+
+
+class Trainer(DefaultTrainer):
+    """Trains any of this project's meta-architectures."""
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
+        """See :func:`rec_attend_d2.data.build_train_loader`."""
+        return build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
+        """See :func:`rec_attend_d2.data.build_test_loader`."""
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
+        """See :func:`rec_attend_d2.engine.optimization.build_optimizer`."""
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
+        """See :func:`rec_attend_d2.engine.optimization.build_lr_scheduler`."""
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
+        """See :func:`rec_attend_d2.evaluation.build.build_evaluator`."""
+        return build_evaluator(cfg, dataset_name)
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Resume everything from OUTPUT_DIR, or else load MODEL.WEIGHTS, which may lack whole parts of the model.
+
+        A new stage starts from weights only: the optimizer's state is never taken from another training.
+
+        Raises:
+            ValueError: MODEL.WEIGHTS holds weights of another configuration.
+        """
+        if resume and self.checkpointer.has_checkpoint():
+            super().resume_or_load(resume=True)
+        elif self.cfg.MODEL.WEIGHTS:
+            load_weights(unwrap(self.model), self.cfg.MODEL.WEIGHTS, complete=False)
+
+    def build_hooks(self) -> list:
+        """Detectron2's hooks, the sampling schedule, the best checkpoint and the pictures; writers stay last."""
+        detectron2_hooks = super().build_hooks()
+        writers = [hook for hook in detectron2_hooks if isinstance(hook, PeriodicWriter)]
+        others = [hook for hook in detectron2_hooks if hook is not None and hook not in writers]
+        ours = [ScheduledSamplingHook(self.model)]
+        if comm.is_main_process():
+            ours += self._main_process_hooks()
+        return others + ours + writers
+
+    def _main_process_hooks(self) -> list:
+        period, metric = self.cfg.TEST.EVAL_PERIOD, self.cfg.TEST.BEST_METRIC
+        added: list = []
+        if metric and period > 0 and self.cfg.DATASETS.TEST:
+            added.append(ResumableBestCheckpointer(period, self.checkpointer, metric))
+        if self.cfg.DATASETS.TEST:
+            example = next(iter(self.build_test_loader(self.cfg, self.cfg.DATASETS.TEST[0])))[0]
+            added.append(StepPicturesHook(self.model, example, period))
+        return added
+
+
+def evaluate(cfg: CfgNode, weights: str) -> OrderedDict:
+    """Score finished weights on every data set of DATASETS.TEST.
+
+    Args:
+        cfg: the config they were trained with.
+        weights: checkpoint file.
+
+    Returns:
+        Results by evaluator and metric, as ``DefaultTrainer.test``.
+
+    Raises:
+        ValueError: the weights do not fill the model, or there are none.
+    """
+    if not weights:
+        raise ValueError("Evaluation needs weights: add MODEL.WEIGHTS path/to/model_final.pth.")
+    if not cfg.DATASETS.TEST:
+        raise ValueError("DATASETS.TEST is empty, so there is nothing to evaluate on.")
+    model = Trainer.build_model(cfg)
+    load_weights(model, os.path.expanduser(weights), complete=True)
+    return Trainer.test(cfg, model)
