@@ -2,9 +2,11 @@
 
 import logging
 from dataclasses import dataclass, field
+from pickle import UnpicklingError
 
-from detectron2.checkpoint import DetectionCheckpointer
-from torch import nn
+import torch
+from detectron2.utils.file_io import PathManager
+from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
@@ -29,26 +31,33 @@ def _part(name: str) -> str:
     return name.split(".")[0]
 
 
+def _read_checkpoint(path: str) -> dict[str, Tensor]:
+    local_path = PathManager.get_local_path(path)
+    if not PathManager.isfile(local_path):
+        raise FileNotFoundError(f"MODEL.WEIGHTS names '{path}', which does not exist.")
+    try:
+        content = torch.load(local_path, map_location="cpu", weights_only=True)
+        weights = content.get("model", content)
+        return {name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}
+    except (AttributeError, EOFError, RuntimeError, UnpicklingError) as error:
+        raise ValueError(f"MODEL.WEIGHTS names '{path}', which is no checkpoint of PyTorch tensors: {error}") from error
+
+
 def load_weights(model: nn.Module, path: str, complete: bool) -> LoadReport:
     """Load the weights of a file into a model; nothing else (no optimizer, no iteration).
 
     Args:
         model: the model, not wrapped for distributed training.
-        path: a Detectron2 checkpoint or anything its checkpointer reads.
+        path: a checkpoint file (.pth) that Detectron2 wrote, at any place its PathManager reads.
         complete: whether the file has to hold all parts of the model, as for evaluation; else whole parts may be
             missing, as when stage C starts from stage B, which has no segmentation head.
 
     Raises:
         ValueError: the weights are of another configuration: shapes differ, a part is there but not complete, or
-            (``complete``) a part is missing.
+            (``complete``) a part is missing; or the file is no checkpoint.
         FileNotFoundError: there is no such file.
     """
-    checkpointer = DetectionCheckpointer(model)
-    local_path = checkpointer.path_manager.get_local_path(path)
-    if not checkpointer.path_manager.isfile(local_path):
-        raise FileNotFoundError(f"MODEL.WEIGHTS names '{path}', which does not exist.")
-    given = checkpointer._load_file(local_path)
-    weights = given.get("model", given)
+    weights = _read_checkpoint(path)
     state = model.state_dict()
 
     wrong_shapes = [

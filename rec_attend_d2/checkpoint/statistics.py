@@ -1,11 +1,24 @@
 """Re-estimating batch norm's running statistics from data."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 import torch
 
 from ..layers.step_norm import PerStepBatchNorm
 from ..modeling import RecurrentModel
+
+
+class _EvenAverage:
+    """Pre-forward hook that makes a norm's running averages the plain mean over all calls since it was set up."""
+
+    def __init__(self) -> None:
+        self._calls: Counter[int] = Counter()
+
+    def __call__(self, norm: PerStepBatchNorm, arguments: tuple) -> None:
+        slot = norm.slot(arguments[1])
+        self._calls[slot] += 1
+        norm.momentum = 1 / self._calls[slot]
 
 
 @torch.no_grad()
@@ -27,15 +40,15 @@ def estimate_running_statistics(model: RecurrentModel, batches: Iterable[list[di
     """
     norms = [module for module in model.modules() if isinstance(module, PerStepBatchNorm)]
     was_training, momenta = model.training, [norm.momentum for norm in norms]
+    hooks = [norm.register_forward_pre_hook(_EvenAverage()) for norm in norms]
     model.train()
     count = 0
     for batch in batches:
-        count += 1
-        for norm in norms:
-            norm.momentum = 1 / count  # a running mean over all batches so far
         images = model.preprocess_image(batch)
         model.unroll(images, model.preprocessor(images, batch))
-    for norm, momentum in zip(norms, momenta, strict=True):
+        count += 1
+    for norm, hook, momentum in zip(norms, hooks, momenta, strict=True):
+        hook.remove()
         norm.momentum = momentum
     model.train(was_training)
     if count == 0:

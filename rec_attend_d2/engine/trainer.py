@@ -61,6 +61,11 @@ class Trainer(DefaultTrainer):
         elif self.cfg.MODEL.WEIGHTS:
             load_weights(unwrap(self.model), self.cfg.MODEL.WEIGHTS, complete=False)
 
+    def train(self) -> dict:
+        """Train and return the results of the last evaluation, empty if DATASETS.TEST is."""
+        super().train()
+        return getattr(self, "_last_eval_results", {})
+
     def build_hooks(self) -> list:
         """Detectron2's hooks, the sampling schedule, the best checkpoint and the pictures; writers stay last."""
         detectron2_hooks = super().build_hooks()

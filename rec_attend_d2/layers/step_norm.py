@@ -42,35 +42,43 @@ class PerStepBatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(time_steps, channels))
         self.register_buffer("running_var", torch.ones(time_steps, channels))
 
+    def slot(self, step: int) -> int:
+        """Which row of parameters and statistics time step ``step`` uses."""
+        return step
+
     def forward(self, x: Tensor, step: int) -> Tensor:
         """Normalise ``x`` [B, C, H, W] with the statistics of time step ``step``, counted from 0."""
-        weight, bias = self.weight[step], self.bias[step]
+        slot = self.slot(step)
+        weight, bias = self.weight[slot], self.bias[slot]
         if not self.training:
-            mean, var = self.running_mean[step], self.running_var[step]
+            mean, var = self.running_mean[slot], self.running_var[slot]
             return nn.functional.batch_norm(x, mean, var, weight, bias, False, 0.0, EPS)
         # functional.batch_norm would refuse a 1 x 1 map of a single image and store the unbiased variance.
         out, mean, inverse_std = torch.native_batch_norm(x, weight, bias, None, None, True, 0.0, EPS)
-        self._update(step, mean.detach(), inverse_std.detach().pow(-2) - EPS)
+        self._update(slot, mean.detach(), inverse_std.detach().pow(-2) - EPS)
         return out
 
     @torch.no_grad()
-    def _update(self, step: int, mean: Tensor, var: Tensor) -> None:
-        self.running_mean[step].lerp_(mean, self.momentum)
-        self.running_var[step].lerp_(var.clamp(min=0), self.momentum)
+    def _update(self, slot: int, mean: Tensor, var: Tensor) -> None:
+        self.running_mean[slot].lerp_(mean, self.momentum)
+        self.running_var[slot].lerp_(var.clamp(min=0), self.momentum)
 
 
 @register_as(STEP_NORM_REGISTRY, "shared")
 class SharedBatchNorm(PerStepBatchNorm):
-    """Batch norm with one set of parameters and running statistics for all time steps."""
+    """Batch norm with one set of parameters and running statistics for all time steps.
+
+    An image passes here once per time step; the running average moves as far in T steps as a per-step one does in
+    one, so that it is an average over all steps and not over the last ones.
+    """
 
     def __init__(self, channels: int, time_steps: int):
-        del time_steps  # part of the registry's signature
         super().__init__(channels, 1)
+        self.momentum = 1 - (1 - MOMENTUM) ** (1 / time_steps)
 
-    def forward(self, x: Tensor, step: int) -> Tensor:
-        """Normalise ``x`` [B, C, H, W]; the time step makes no difference."""
-        del step
-        return super().forward(x, 0)
+    def slot(self, step: int) -> int:
+        """All steps share row 0."""
+        return 0
 
 
 @register_as(STEP_NORM_REGISTRY, "none")

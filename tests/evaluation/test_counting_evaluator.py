@@ -259,6 +259,8 @@ def evaluate_share(rank: int, directory: str) -> None:
     process(evaluator, {image_id: IMPERFECT[image_id] for image_id in shares[rank]})
     with open(os.path.join(directory, f"returned{rank}.json"), "w") as file:
         json.dump(evaluator.evaluate(), file)
+    # Without it the process that leaves first can tear the group down under the other one.
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 

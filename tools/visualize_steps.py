@@ -1,0 +1,114 @@
+#!/usr/bin/env python
+"""Pictures of how a trained model goes through images, one object after another.
+
+    python tools/visualize_steps.py --config-file configs/Nuclei/stage_c.yaml --output pictures \
+        [--dataset nuclei_val] [--images 4] MODEL.WEIGHTS model_final.pth [KEY VALUE ...]
+
+For every image NAME it writes NAME_steps.png (a column per time step), NAME_steps.gif (a frame per time step) and
+NAME_instances.png (the result at the image's own size, beside the truth where the data set has annotations).
+"""
+
+import argparse
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.modeling import build_model
+from PIL import Image
+
+from rec_attend_d2.checkpoint import load_weights
+from rec_attend_d2.data import RecAttendDatasetMapper, register_datasets
+from rec_attend_d2.data.image_io import read_image
+from rec_attend_d2.engine import load_config
+from rec_attend_d2.modeling import RecurrentModel
+from rec_attend_d2.visualization import (
+    draw_animation,
+    draw_instances,
+    draw_sequence,
+    save_gif,
+    side_by_side,
+    steps_to_stop,
+    true_instances,
+)
+
+SECONDS_PER_FRAME = 1.0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, help="the config the weights were trained with")
+    parser.add_argument("--output", required=True, type=Path, help="folder for the pictures; made if there is none")
+    parser.add_argument("--dataset", help="name of the data set; default the first of DATASETS.TEST")
+    parser.add_argument("--images", type=int, default=4, help="so many images from the data set's first on")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config changes, such as MODEL.WEIGHTS file")
+    arguments = parser.parse_args()
+    if arguments.images < 1:
+        parser.error(f"--images is {arguments.images}; give at least 1.")
+    return arguments
+
+
+def configure(arguments: argparse.Namespace) -> CfgNode:
+    """Config with the one data set to draw in DATASETS.TEST. Raises ValueError without data set or weights."""
+    cfg = load_config(arguments.config_file, arguments.opts)
+    names = [arguments.dataset] if arguments.dataset else list(cfg.DATASETS.TEST)[:1]
+    if not names:
+        raise ValueError("DATASETS.TEST is empty: name a data set by --dataset.")
+    if not cfg.MODEL.WEIGHTS:
+        raise ValueError("MODEL.WEIGHTS is empty: add 'MODEL.WEIGHTS file.pth' with trained weights to the command.")
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), tuple(names)
+    register_datasets(cfg)
+    return cfg
+
+
+def output_names(records: list[dict]) -> list[str]:
+    """A distinct name per image: its file's name, with its number appended where several files share one."""
+    stems = [Path(record["file_name"]).stem for record in records]
+    occurrences = Counter(stems)
+    return [stem if occurrences[stem] == 1 else f"{stem}_{number}" for number, stem in enumerate(stems)]
+
+
+@torch.no_grad()
+def draw_record(model: RecurrentModel, record: dict, cfg: CfgNode, prefix: Path) -> None:
+    """Write the three pictures of one image; their paths start with ``prefix``."""
+    entry = RecAttendDatasetMapper(cfg, is_train=False)(record)
+    images = model.preprocess_image([entry])
+    sequence = model.unroll(images, model.preprocessor(images, [entry]))
+    test = cfg.MODEL.REC_ATTEND.TEST
+    stops_early = cfg.MODEL.META_ARCHITECTURE == "RecAttend" and test.STOP_EARLY
+    scores = sequence.scores[0]
+    steps = steps_to_stop(scores, test.SCORE_THRESHOLD) if stops_early else len(scores)
+
+    seen = np.ascontiguousarray(entry["image"].numpy().transpose(1, 2, 0)[:, :, ::-1])
+    picture = draw_sequence(seen, sequence, 0, steps, test.SCORE_THRESHOLD)
+    Image.fromarray(picture).save(f"{prefix}_steps.png")
+    frames = draw_animation(seen, sequence, 0, steps, test.SCORE_THRESHOLD)
+    save_gif(f"{prefix}_steps.gif", frames, SECONDS_PER_FRAME)
+
+    original = read_image(record["file_name"], cfg.INPUT.CONTRAST_PERCENTILES)[:, :, ::-1]
+    results = {"found": draw_instances(original, model([entry])[0]["instances"])}
+    if "annotations" in record:
+        results["truth"] = draw_instances(original, true_instances(record, original.shape[:2]))
+    Image.fromarray(side_by_side(results)).save(f"{prefix}_instances.png")
+
+
+def main() -> None:
+    """Draw the first images of a data set."""
+    arguments = parse_arguments()
+    cfg = configure(arguments)
+    model = build_model(cfg)
+    load_weights(model, os.path.expanduser(cfg.MODEL.WEIGHTS), complete=True)
+    model.eval()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    records = DatasetCatalog.get(cfg.DATASETS.TEST[0])[: arguments.images]
+    for record, name in zip(records, output_names(records), strict=True):
+        draw_record(model, record, cfg, arguments.output / name)
+        print(f"{arguments.output / name}: _steps.png, _steps.gif, _instances.png")
+
+
+if __name__ == "__main__":
+    main()
