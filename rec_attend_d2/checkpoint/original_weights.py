@@ -99,7 +99,8 @@ def _entries(model: RecurrentModel) -> Iterator[_Entry]:
     assert isinstance(proposer, GlimpseLSTMBoxProposer), "the original has no other proposer"
     yield from _conv_entries("box_proposer.control_cnn.layers", "ctrl_cnn", proposer.control_cnn.layers)
     yield from _lstm_entries("box_proposer.glimpse.lstm", proposer.glimpse.lstm)
-    for i in range(len(proposer.glimpse.next_glimpse.layers)):
+    next_glimpse = proposer.glimpse.next_glimpse
+    for i in range(0 if next_glimpse is None else len(next_glimpse.layers)):
         ours = f"box_proposer.glimpse.next_glimpse.layers.{i}"
         yield from _linear_entries(ours, "glimpse_mlp_{}_" + str(i))
     for i in range(len(proposer.box.layers)):

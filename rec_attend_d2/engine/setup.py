@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_setup
+from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
@@ -49,7 +50,7 @@ def setup(arguments: argparse.Namespace) -> CfgNode:
     register_datasets(cfg)
     cfg.freeze()
     default_setup(cfg, arguments)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=0, name="rec_attend_d2")
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="rec_attend_d2")
     return cfg
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from detectron2.structures import Instances
 
-from ..data.instances import annotation_mask
+from ..data.segmentation import annotation_mask
 from .metrics import ImageScores, Masks, drop_crowd, score_image, summarize
 from .per_image_evaluator import PerImageEvaluator, Record
 

@@ -44,8 +44,8 @@ def tight_extent(masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         masks: [B, N, H, W], foreground where > 0.5.
 
     Returns:
-        ``(first, last, empty)``: [B, N, 2] (y, x) float pixels, [B, N, 2], and [B, N] bool, true for masks without a
-        pixel (whose first and last are 0).
+        ``(first, last, empty)``: [B, N, 2] (y, x) pixels, float (as the masks, if they are), [B, N, 2], and [B, N]
+        bool, true for masks without a pixel (whose first and last are 0).
     """
     foreground = masks > 0.5
     extents = []
@@ -59,7 +59,8 @@ def tight_extent(masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     first = torch.stack([extents[0][0], extents[1][0]], dim=-1)
     last = torch.stack([extents[0][1], extents[1][1]], dim=-1)
     keep = (~empty)[..., None]
-    return (first * keep).to(masks.dtype), (last * keep).to(masks.dtype), empty
+    dtype = masks.dtype if masks.is_floating_point() else torch.get_default_dtype()
+    return (first * keep).to(dtype), (last * keep).to(dtype), empty
 
 
 def padded_boxes(masks: Tensor, ratio: Tensor | float, pixels: float) -> CenterBoxes:
@@ -85,9 +86,14 @@ def padded_boxes(masks: Tensor, ratio: Tensor | float, pixels: float) -> CenterB
 
 
 def unpadded_boxes(boxes: CenterBoxes, ratio: float, pixels: float) -> CenterBoxes:
-    """Inverse of the padding of :func:`padded_boxes`: the tight boxes [..., 2] inside padded ones, at least 1 pixel."""
+    """Inverse of the padding of :func:`padded_boxes`: the tight boxes [..., 2] inside padded ones, of size 0 at least."""
     size = torch.minimum(boxes.size / (1 + 2 * ratio), boxes.size - 2 * pixels)
-    return CenterBoxes(boxes.center, size.clamp(min=1.0))
+    return CenterBoxes(boxes.center, size.clamp(min=0.0))
+
+
+def pixel_edges(boxes: CenterBoxes) -> CenterBoxes:
+    """From boxes between the indices of first and last pixel to boxes around those pixels, as Detectron2's are."""
+    return CenterBoxes(boxes.center + 0.5, boxes.size + 1)
 
 
 def rasterize_boxes(boxes: CenterBoxes, height: int, width: int) -> Tensor:

@@ -3,7 +3,7 @@
 from fvcore.common.registry import Registry
 from torch import nn
 
-from ..registry import register_as
+from ..registry import look_up, register_as
 
 INITIALIZER_REGISTRY = Registry("INITIALIZER")
 INITIALIZER_REGISTRY.__doc__ = """Functions that set the weights of one conv or linear layer, in place."""
@@ -32,8 +32,11 @@ def initialize(module: nn.Module, initializer: str) -> None:
         module: any module.
         initializer: "kaiming" (convs; Xavier for linear layers, which feed tanh and softmax) or "truncated_normal"
             (std 0.01, cut at two standard deviations, as the original code).
+
+    Raises:
+        ValueError: unknown initializer.
     """
-    function = INITIALIZER_REGISTRY.get(initializer)
+    function = look_up(INITIALIZER_REGISTRY, initializer, "MODEL.REC_ATTEND.INIT")
     for layer in module.modules():
         if isinstance(layer, (*_CONVS, nn.Linear)):
             function(layer)

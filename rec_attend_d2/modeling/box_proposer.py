@@ -18,7 +18,7 @@ from ..layers.conv_stack import ConvStack
 from ..layers.initialization import initialize
 from ..layers.step_norm import STEP_NORM_REGISTRY
 from ..registry import look_up
-from .inputs import feature_size, input_channels
+from .inputs import check_conv_layers, feature_size, input_channels
 from .registries import BOX_PROPOSER_REGISTRY
 from .step_types import Proposal
 
@@ -123,7 +123,8 @@ class GlimpseLSTM(nn.Module):
         super().__init__()
         self.glimpses = glimpses
         self.lstm = LSTMCell(channels, hidden_size)
-        self.next_glimpse = MLP([hidden_size] * mlp_layers + [places])
+        # A single glimpse has no next one, and a layer without gradients would stop distributed training.
+        self.next_glimpse = MLP([hidden_size] * mlp_layers + [places]) if glimpses > 1 else None
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Look at ``features`` [B, D, h, w].
@@ -137,7 +138,7 @@ class GlimpseLSTM(nn.Module):
         hidden = cell = features.new_zeros(batch, self.lstm.hidden_size)
         maps = []
         for k in range(self.glimpses):
-            if k > 0:
+            if self.next_glimpse is not None and k > 0:
                 glimpse = torch.softmax(self.next_glimpse(hidden), dim=1)
             maps.append(glimpse)
             seen = torch.bmm(glimpse[:, None], places)[:, 0]
@@ -207,6 +208,9 @@ class GlimpseLSTMBoxProposer(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict:
         key = "MODEL.REC_ATTEND.BOX_PROPOSER"
         node = cfg.MODEL.REC_ATTEND.BOX_PROPOSER
+        check_conv_layers(node, key)
+        if node.INITIAL_SIZE <= 0:
+            raise ValueError(f"{key}.INITIAL_SIZE is {node.INITIAL_SIZE}; give a share of the image's side above 0.")
         return {
             "in_channels": input_channels(cfg, node.INPUTS, f"{key}.INPUTS"),
             "image_size": tuple(cfg.INPUT.IMAGE_SIZE),

@@ -8,7 +8,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
-from ..layers.boxes import unpadded_boxes
+from ..layers.boxes import pixel_edges, unpadded_boxes
 from .criterion import BoxCriterion
 from .recurrent_model import RecurrentModel
 from .scheduled_sampling import OwnPredictions, StepFeeder, TrueMemory
@@ -85,7 +85,7 @@ class RecAttendBoxProposer(RecurrentModel):
         keep = sequence.scores[index] >= self.score_threshold
         # The proposer learns padded boxes; an object's own box is what a user of the instances expects.
         tight = unpadded_boxes(sequence.proposals.boxes, self.padding_ratio, self.padding_pixels)
-        boxes = Boxes(tight.xyxy()[index][keep])
+        boxes = Boxes(pixel_edges(tight).xyxy()[index][keep])
         boxes.scale(original_size[1] / self.image_size[1], original_size[0] / self.image_size[0])
         boxes.clip(original_size)
         result = Instances(original_size, pred_boxes=boxes, scores=sequence.scores[index][keep])

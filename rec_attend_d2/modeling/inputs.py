@@ -21,8 +21,10 @@ def input_channels(cfg: CfgNode, names: Sequence[str], key: str) -> int:
         key: configuration key that holds ``names``, for the error.
 
     Raises:
-        ValueError: an unknown name, or a map that the preprocessor does not make.
+        ValueError: no name, an unknown one, or a map that the preprocessor does not make.
     """
+    if not names:
+        raise ValueError(f"{key} is empty, so the network sees nothing. Choose from: {', '.join(INPUT_ORDER)}.")
     preprocessor = cfg.MODEL.REC_ATTEND.PREPROCESSOR
     channels = {
         "image": len(cfg.MODEL.PIXEL_MEAN),
@@ -39,6 +41,15 @@ def input_channels(cfg: CfgNode, names: Sequence[str], key: str) -> int:
                 f"ANGLE_BINS or FOREGROUND_CLASSES, or take '{name}' out of {key}."
             )
     return sum(channels[name] for name in set(names))
+
+
+def check_conv_layers(node: CfgNode, key: str) -> None:
+    """Raise a ValueError unless CONV_CHANNELS and CONV_POOLS of ``node``, the config node ``key``, fit each other."""
+    if len(node.CONV_CHANNELS) != len(node.CONV_POOLS) or len(node.CONV_POOLS) == 0:
+        raise ValueError(
+            f"{key}.CONV_CHANNELS and {key}.CONV_POOLS need one entry per layer each: got "
+            f"{list(node.CONV_CHANNELS)} and {list(node.CONV_POOLS)}."
+        )
 
 
 def feature_size(image_size: Sequence[int], pools: Sequence[int], key: str, size_key: str) -> tuple[int, int]:

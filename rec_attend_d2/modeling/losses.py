@@ -42,7 +42,8 @@ class Comparison:
 def matched_mean(values: Tensor, match: Tensor) -> Tensor:
     """Mean of ``values`` [B, T, N] over an image's matched pairs, then over images; images without a pair count 0."""
     pairs = match.sum((1, 2)).clamp(min=1)
-    return ((values * match).sum((1, 2)) / pairs).mean()
+    # Not a product: the value of a pair that is not matched may be infinite.
+    return (torch.where(match > 0, values, 0).sum((1, 2)) / pairs).mean()
 
 
 def weighted_coverage(overlap: Tensor, gt_maps: Tensor) -> Tensor:
@@ -83,11 +84,14 @@ def weighted_coverage_loss(comparison: Comparison) -> Tensor:
 
 
 def _box_parameters(comparison: Comparison) -> tuple[Tensor, Tensor]:
-    """Normalised centre and log relative size, predicted [B, T, 1, 4] and true [B, 1, N, 4]."""
+    """Normalised centre and log relative size of every pair, predicted and true, [B, T, N, 4] each.
+
+    True boxes count as at least a pixel large, so that the logarithm is finite.
+    """
     proposals, boxes = comparison.sequence.proposals, comparison.targets.boxes
     sides = boxes.size.new_tensor(comparison.gt_maps.shape[2:])
     pred = torch.cat([proposals.center_normalized, proposals.log_size], dim=-1)
-    gt = torch.cat([boxes.center / sides * 2 - 1, torch.log(boxes.size / sides)], dim=-1)
+    gt = torch.cat([boxes.center / sides * 2 - 1, torch.log(boxes.size.clamp(min=1.0) / sides)], dim=-1)
     return torch.broadcast_tensors(pred[:, :, None], gt[:, None])
 
 

@@ -35,7 +35,7 @@ class HungarianMatcher:
         Returns:
             [B, T, N] float, 1 where step t is instance n. No gradient.
         """
-        weights = overlap.detach().cpu().numpy()
+        weights = overlap.detach().double().cpu().numpy()
         matches = np.zeros_like(weights)
         for index, count in enumerate(counts.tolist()):
             cost = np.nan_to_num(weights[index, :count, :count])

@@ -150,6 +150,7 @@ class StrongestInstance:
             Instances at the original size with ``pred_masks`` [n, h0, w0] bool (no two overlap), ``pred_boxes``
             (tight, XYXY), ``scores`` [n] and ``pred_classes`` [n]. Empty masks are left out.
         """
+        masks, scores = masks.detach(), scores.detach()
         keep = scores >= self.score_threshold
         scores = scores[keep].float()
         maps = (masks[keep].float() * scores[:, None, None]).cpu().numpy()
@@ -159,7 +160,7 @@ class StrongestInstance:
         instances = strongest_instance(maps, self.mask_threshold)
         full_foreground = None
         if foreground is not None:
-            full_foreground = resize_maps(foreground.float().cpu().numpy(), *original_size)
+            full_foreground = resize_maps(foreground.detach().float().cpu().numpy(), *original_size)
             if self.use_foreground:
                 instances &= foreground_area(full_foreground)
         large = instances.reshape(len(instances), int(np.prod(original_size))).sum(1) > self.min_area

@@ -120,13 +120,19 @@ class RecurrentModel(nn.Module):
         """Targets of a training batch, on the model's device.
 
         Raises:
-            ValueError: an entry without instances.
+            ValueError: an entry without instances, or with instances of another size than the network's input.
         """
         for entry in batched_inputs:
             if "instances" not in entry:
                 raise ValueError(
                     f"{entry.get('file_name', 'An image')} has no 'instances', which training needs: its data set "
                     "has no annotations, or the mapper left them out."
+                )
+            size = tuple(entry["instances"].image_size)
+            if size != tuple(self.image_size):
+                raise ValueError(
+                    f"{entry.get('file_name', 'An image')} has instances of an image of size {size} (height, width), "
+                    f"but INPUT.IMAGE_SIZE is {tuple(self.image_size)}. RecAttendDatasetMapper resizes both."
                 )
         targets = Targets.from_instances(
             [entry["instances"] for entry in batched_inputs], self.time_steps, self.padding_ratio, self.padding_pixels

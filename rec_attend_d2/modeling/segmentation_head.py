@@ -13,7 +13,7 @@ from ..layers.conv_stack import ConvStack, DeconvStack
 from ..layers.initialization import initialize
 from ..layers.step_norm import STEP_NORM_REGISTRY
 from ..registry import look_up
-from .inputs import feature_size, input_channels
+from .inputs import check_conv_layers, feature_size, input_channels
 from .registries import SEGMENTATION_HEAD_REGISTRY
 
 
@@ -26,6 +26,7 @@ def build_segmentation_head(cfg: CfgNode) -> "PatchConvDeconvHead":
 def _check_layers(node: CfgNode) -> None:
     """Raise where conv pools and deconv strides do not lead back to the patch size, layer by layer."""
     key = "MODEL.REC_ATTEND.SEGMENTATION_HEAD"
+    check_conv_layers(node, key)
     if any(stride not in (1, 2) for stride in node.DECONV_STRIDES):
         raise ValueError(f"{key}.DECONV_STRIDES = {list(node.DECONV_STRIDES)}: only strides 1 and 2 are possible.")
     if len(node.DECONV_CHANNELS) != len(node.CONV_CHANNELS) + 1:

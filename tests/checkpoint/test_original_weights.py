@@ -33,9 +33,7 @@ def without_statistics(weights: dict) -> dict:
     return {name: value for name, value in weights.items() if not name.endswith(("ema_mean", "ema_var"))}
 
 
-@pytest.mark.parametrize(
-    ("name", "architecture"), [("full_leaf", "RecAttend"), ("box_leaf", "RecAttendBoxProposer")]
-)
+@pytest.mark.parametrize(("name", "architecture"), [("full_leaf", "RecAttend"), ("box_leaf", "RecAttendBoxProposer")])
 def test_there_and_back(name, architecture):
     weights, options = load(name)
     cfg, state = convert_original_weights(weights, options)
@@ -151,9 +149,7 @@ def test_the_tool_converts_h5_and_estimates_statistics(run_tool, leaf, tmp_path)
     state = torch.load(tmp_path / "model.pth", weights_only=True)["model"]
     build_model(cfg).load_state_dict(state)
     key = "box_proposer.control_cnn.layers.0"
-    np.testing.assert_array_equal(
-        state[f"{key}.conv.weight"].numpy(), weights["ctrl_cnn_w_0"].transpose(3, 2, 0, 1)
-    )
+    np.testing.assert_array_equal(state[f"{key}.conv.weight"].numpy(), weights["ctrl_cnn_w_0"].transpose(3, 2, 0, 1))
     assert state[f"{key}.norm.running_mean"].abs().max() > 0.01
 
 

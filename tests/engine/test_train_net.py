@@ -154,6 +154,17 @@ def test_own_data_trains_from_the_command_line(run_tool, tmp_path):
     assert results["counting"]["num_images"] == 4
 
 
+def test_given_angle_and_foreground_maps(run_tool, tmp_path):
+    node, inputs = "MODEL.REC_ATTEND", "['image', 'memory', 'angle', 'foreground']"
+    maps = [f"{node}.PREPROCESSOR.NAME", "GivenMaps", f"{node}.PREPROCESSOR.ANGLE_BINS", "8"]
+    maps += [f"{node}.PREPROCESSOR.FOREGROUND_CLASSES", "1", f"{node}.TEST.USE_FOREGROUND", "True"]
+    maps += [f"{node}.BOX_PROPOSER.INPUTS", inputs, f"{node}.SEGMENTATION_HEAD.INPUTS", inputs]
+    arguments = ["MODEL.WEIGHTS", "", "OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", "2"]
+    train(run_tool, "--config-file", f"{QUICK}/stage_c.yaml", *maps, *arguments)
+    weights = torch.load(tmp_path / "model_final.pth", weights_only=True)["model"]
+    assert weights["box_proposer.control_cnn.layers.0.conv.weight"].shape[1] == 3 + 1 + 8 + 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

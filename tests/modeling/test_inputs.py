@@ -1,0 +1,78 @@
+"""What the networks see: channel counts, their order, and what is refused."""
+
+import pytest
+import torch
+
+from rec_attend_d2.modeling.inputs import concatenate_inputs, feature_size, input_channels
+from rec_attend_d2.modeling.step_types import ExtraMaps
+
+KEY = "MODEL.REC_ATTEND.BOX_PROPOSER.INPUTS"
+ALL = ["image", "memory", "angle", "foreground"]
+
+
+@pytest.fixture
+def extra() -> ExtraMaps:
+    return ExtraMaps(angle=torch.full((2, 8, 4, 5), 3.0), foreground=torch.full((2, 9, 4, 5), 4.0))
+
+
+@pytest.mark.parametrize(
+    ("names", "channels"),
+    [(["image"], 3), (["memory", "image"], 4), (["image", "memory", "angle"], 12), (ALL, 21), (["foreground"], 9)],
+)
+def test_number_of_channels(tiny_cfg, names: list[str], channels: int):
+    cfg = tiny_cfg({"PREPROCESSOR.ANGLE_BINS": 8, "PREPROCESSOR.FOREGROUND_CLASSES": 9})
+    assert input_channels(cfg, names, KEY) == channels
+
+
+@pytest.mark.parametrize("names", [ALL, ALL[::-1], ["foreground", "image", "angle", "memory"]])
+def test_order_is_image_memory_angle_foreground_however_they_are_named(extra: ExtraMaps, names: list[str]):
+    image, memory = torch.full((2, 3, 4, 5), 1.0), torch.full((2, 4, 5), 2.0)
+    result = concatenate_inputs(image, memory, extra, names)
+    assert result.shape == (2, 21, 4, 5)
+    assert result[1, :, 3, 2].tolist() == [1.0] * 3 + [2.0] + [3.0] * 8 + [4.0] * 9
+
+
+def test_only_named_maps_are_seen(extra: ExtraMaps):
+    image, memory = torch.full((2, 3, 4, 5), 1.0), torch.full((2, 4, 5), 2.0)
+    assert concatenate_inputs(image, memory, extra, ["angle", "memory"])[0, :, 0, 0].tolist() == [2.0] + [3.0] * 8
+
+
+def test_naming_a_map_twice_counts_once(tiny_cfg):
+    names = ["image", "memory", "image"]
+    seen = concatenate_inputs(torch.zeros(1, 3, 4, 5), torch.zeros(1, 4, 5), ExtraMaps(), names)
+    assert seen.shape[1] == input_channels(tiny_cfg(), names, KEY) == 4
+
+
+def test_an_unknown_map_is_refused(tiny_cfg):
+    with pytest.raises(ValueError, match=f"{KEY} names 'depth'. Choose from: image, memory, angle, foreground"):
+        input_channels(tiny_cfg(), ["image", "depth"], KEY)
+
+
+def test_no_map_at_all_is_refused(tiny_cfg):
+    with pytest.raises(ValueError, match=KEY):
+        input_channels(tiny_cfg(), [], KEY)
+
+
+@pytest.mark.parametrize("name", ["angle", "foreground"])
+def test_a_map_the_preprocessor_does_not_make_is_refused(tiny_cfg, name: str):
+    with pytest.raises(ValueError, match=f"{KEY} names '{name}'.*MODEL.REC_ATTEND.PREPROCESSOR"):
+        input_channels(tiny_cfg(), ["image", name], KEY)
+
+
+@pytest.mark.parametrize("name", ["angle", "foreground"])
+def test_a_map_missing_from_the_batch_is_an_error(name: str):
+    with pytest.raises(ValueError, match=f"'{name}'"):
+        concatenate_inputs(torch.zeros(1, 3, 4, 5), torch.zeros(1, 4, 5), ExtraMaps(), ["image", name])
+
+
+@pytest.mark.parametrize(
+    ("size", "pools", "expected"), [((32, 48), [2, 2, 1, 2], (4, 6)), ((5, 7), [1, 1], (5, 7)), ((9, 6), [3], (3, 2))]
+)
+def test_feature_size(size: tuple[int, int], pools: list[int], expected: tuple[int, int]):
+    assert feature_size(size, pools, "POOLS", "SIZE") == expected
+
+
+@pytest.mark.parametrize("size", [(32, 44), (36, 48), (36, 44)])
+def test_pools_that_do_not_divide_the_input_are_refused(size: tuple[int, int]):
+    with pytest.raises(ValueError, match=r"A\.POOLS = \[2, 2, 1, 2\].*8 times.*B\.SIZE.*multiples of 8"):
+        feature_size(size, [2, 2, 1, 2], "A.POOLS", "B.SIZE")

@@ -1,0 +1,197 @@
+"""The configuration: every key we add is read somewhere, and every YAML loads and builds its model."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
+
+import rec_attend_d2
+from rec_attend_d2 import add_rec_attend_config
+from rec_attend_d2.data import register_datasets
+
+PACKAGE = Path(rec_attend_d2.__file__).parent
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+YAMLS = sorted(CONFIGS.rglob("*.yaml"))
+
+
+def leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """All keys, dotted, with their values."""
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def our_cfg() -> CfgNode:
+    cfg = get_cfg()
+    add_rec_attend_config(cfg)
+    return cfg
+
+
+OUR_KEYS = sorted(dict(leaves(our_cfg())).keys() - dict(leaves(get_cfg())).keys())
+
+
+# ---------------------------------------------------------------- keys that nobody reads
+
+
+def dotted(node: ast.expr, aliases: dict[str, str]) -> str | None:
+    """``cfg.MODEL.X`` as text, where names may stand for such text; None for other expressions."""
+    if isinstance(node, ast.Name):
+        return aliases.get(node.id, node.id)
+    if isinstance(node, ast.Attribute):
+        owner = dotted(node.value, aliases)
+        return None if owner is None else f"{owner}.{node.attr}"
+    return None
+
+
+def keys_read(source: str) -> set[str]:
+    """Attribute chains of upper-case names in python source, as full as the code shows them.
+
+    ``node = cfg.MODEL.REC_ATTEND`` followed by ``node.TIME_STEPS`` is MODEL.REC_ATTEND.TIME_STEPS; where ``node`` is
+    a parameter, all that shows is TIME_STEPS.
+    """
+    tree = ast.parse(source)
+    aliases: dict[str, str] = {}
+    found = set()
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    for scope in functions:
+        aliases = {}
+        for statement in ast.walk(scope):
+            if isinstance(statement, ast.Assign):
+                pairs = [(target, statement.value) for target in statement.targets]
+                for target, value in list(pairs):
+                    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+                        pairs += list(zip(target.elts, value.elts, strict=True))
+                for target, value in pairs:
+                    text = dotted(value, aliases)
+                    if isinstance(target, ast.Name) and text:
+                        aliases[target.id] = text
+        chains = [dotted(node, aliases) for node in ast.walk(scope) if isinstance(node, ast.Attribute)]
+        for chain in filter(None, chains):
+            names = chain.split(".")
+            first = next((i for i, name in enumerate(names) if name.isupper()), len(names))
+            found.add(".".join(name for name in names[first:] if name.isupper()))
+    return found - {""}
+
+
+def is_read(key: str, found: set[str]) -> bool:
+    """Whether a chain is the key, or the last names of it where the code does not show the rest."""
+    return any(key == chain or key.endswith(f".{chain}") for chain in found)
+
+
+@pytest.fixture(scope="module")
+def found() -> set[str]:
+    """What the package reads; the lines that add the keys do not count."""
+    sources = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "config.py"]
+    assert len(sources) > 30
+    return set().union(*(keys_read(path.read_text(encoding="utf-8")) for path in sources))
+
+
+@pytest.mark.parametrize("key", OUR_KEYS)
+def test_every_key_is_read(key: str, found: set[str]):
+    assert is_read(key, found), f"nothing in rec_attend_d2 reads {key}"
+
+
+def test_the_search_for_reads_knows_a_read_from_a_mention():
+    read = keys_read(
+        '''
+def build(cfg, other):
+    """Reads MODEL.NEVER."""
+    node, key = cfg.MODEL.PART, "MODEL.PART.NEVER"
+    cfg.MODEL.PART.DIRECT
+    node.BY_ALIAS.lower()
+    other.BY_PARAMETER
+    return node
+'''
+    )
+    assert is_read("MODEL.PART.DIRECT", read)
+    assert is_read("MODEL.PART.BY_ALIAS", read)
+    assert is_read("MODEL.ANY.BY_PARAMETER", read)
+    assert not is_read("MODEL.NEVER", read) and not is_read("MODEL.PART.NEVER", read)
+    assert not is_read("MODEL.OTHER_PART.DIRECT", read) and not is_read("MODEL.OTHER_PART.BY_ALIAS", read)
+
+
+def test_our_keys_are_where_they_are_said_to_be():
+    allowed = ("MODEL.REC_ATTEND.", "INPUT.", "SOLVER.", "DATASETS.", "TEST.")
+    assert len(OUR_KEYS) >= 50
+    assert [key for key in OUR_KEYS if not key.startswith(allowed)] == []
+
+
+def test_detectron2s_own_defaults_stay_as_they_are():
+    ours, theirs = dict(leaves(our_cfg())), dict(leaves(get_cfg()))
+    assert {key: ours[key] for key in theirs} == theirs
+
+
+def test_adding_the_keys_changes_no_other_config():
+    first = our_cfg()
+    first.MODEL.REC_ATTEND.BOX_PROPOSER.CONV_CHANNELS.append(1)
+    first.INPUT.IMAGE_SIZE[0] = 7
+    second = our_cfg()
+    assert second.MODEL.REC_ATTEND.BOX_PROPOSER.CONV_CHANNELS == [8, 8, 16, 16, 32, 32, 64, 64]
+    assert second.INPUT.IMAGE_SIZE == [224, 224]
+    assert not hasattr(get_cfg().MODEL, "REC_ATTEND")
+
+
+def test_every_key_has_a_comment():
+    documented, uncommented = False, []
+    for line in (PACKAGE / "config.py").read_text(encoding="utf-8").splitlines():
+        text = line.strip()
+        if text.startswith("#"):
+            documented = True  # of all keys up to the next line that is none
+        elif " = CN()" in text or " = " not in text:
+            documented = False
+        elif not documented:
+            uncommented.append(text)
+    assert uncommented == []
+
+
+# ---------------------------------------------------------------- the files
+
+
+def load(path: Path) -> CfgNode:
+    cfg = our_cfg()
+    cfg.merge_from_file(str(path))
+    cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+def test_there_are_config_files():
+    assert CONFIGS / "Base-RecAttend.yaml" in YAMLS
+    assert len(YAMLS) > 3
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_config_file_builds_its_model(path: Path):
+    cfg = load(path)
+    architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    assert architecture.__module__.startswith("rec_attend_d2.")
+    model = build_model(cfg)
+    assert isinstance(model, architecture)
+    assert sum(parameter.numel() for parameter in model.parameters()) > 1000
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_config_file_avoids_detectron2s_traps(path: Path):
+    cfg = load(path)
+    assert cfg.INPUT.MASK_FORMAT == "bitmask"
+    assert cfg.INPUT.FORMAT == "BGR"
+    assert not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS  # images without objects are examples of stopping
+    assert cfg.SOLVER.WARMUP_ITERS == 0
+    assert cfg.SOLVER.WEIGHT_DECAY == 0  # a term of the loss instead
+    assert cfg.MODEL.PIXEL_STD == [255.0] * 3 and cfg.MODEL.PIXEL_MEAN == [0.0] * 3
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_config_file_names_registered_data_sets(path: Path):
+    register_datasets(load(path))  # raises for a name that is not known
+
+
+def test_an_unknown_key_in_a_file_is_refused(tmp_path: Path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text("MODEL:\n  REC_ATTEND:\n    TIMESTEPS: 3\nVERSION: 2\n")
+    with pytest.raises(KeyError, match="MODEL.REC_ATTEND.TIMESTEPS"):
+        load(path)
