@@ -86,7 +86,7 @@ def padded_boxes(masks: Tensor, ratio: Tensor | float, pixels: float) -> CenterB
 
 
 def unpadded_boxes(boxes: CenterBoxes, ratio: float, pixels: float) -> CenterBoxes:
-    """Inverse of the padding of :func:`padded_boxes`: the tight boxes [..., 2] inside padded ones, of size 0 at least."""
+    """Inverse of the padding of :func:`padded_boxes`: the tight boxes [..., 2] inside padded ones."""
     size = torch.minimum(boxes.size / (1 + 2 * ratio), boxes.size - 2 * pixels)
     return CenterBoxes(boxes.center, size.clamp(min=0.0))
 
