@@ -1,0 +1,63 @@
+"""Curves of a training: losses and results over time, from the metrics.json that Detectron2 writes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+# Curves drawn where a training has them, one plot each.
+CURVES = (
+    "loss_mask",
+    "loss_box",
+    "loss_score",
+    "box_counting/best_box_IoU",
+    "counting/SBD",
+    "counting/abs_DiC",
+)
+
+
+def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """Hours of training and value of every curve in a metrics.json.
+
+    The time is that of the iterations alone, as Detectron2 logs it, without evaluations.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no iteration.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"'{path}' does not exist; every training writes one to its OUTPUT_DIR.")
+    curves: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in CURVES}
+    hours, last_iteration = 0.0, 0
+    for line in path.read_text().splitlines():
+        entry = json.loads(line)
+        hours += entry.get("time", 0.0) * (entry["iteration"] - last_iteration) / 3600
+        last_iteration = entry["iteration"]
+        for name, (times, values) in curves.items():
+            if name in entry:
+                times.append(hours)
+                values.append(entry[name])
+    if last_iteration == 0:
+        raise ValueError(f"'{path}' holds no iterations.")
+    return {name: curve for name, curve in curves.items() if curve[0]}
+
+
+def draw_curves(trainings: Mapping[str, dict[str, tuple[Sequence[float], Sequence[float]]]]) -> Figure:
+    """One plot per curve over hours of training, with a line per training.
+
+    Args:
+        trainings: label to the curves that :func:`read_curves` returns.
+    """
+    names = [name for name in CURVES if any(name in curves for curves in trainings.values())]
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
+    for number, name in enumerate(names, start=1):
+        axes = figure.add_subplot(rows, columns, number, title=name, xlabel="hours")
+        for label, curves in trainings.items():
+            if name in curves:
+                axes.plot(*curves[name], label=label)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
