@@ -256,6 +256,18 @@ def test_noise_of_boxes_stays_within_bounds(make_targets, seed: int):
     assert noisy.size.std(0)[0].max() > 0.1
 
 
+def test_boxes_are_fed_with_one_draw_of_noise_per_batch(make_targets, propose, attention: GaussianAttention):
+    targets = make_targets([3])
+    feeder = make_sampling(truth_choice="any", center_noise=0.05, padding_noise=0.1).start(targets, attention)
+    first, second = (feeder.boxes(propose(targets, [1]), step) for step in range(2))
+    assert torch.equal(first.center, second.center) and torch.equal(first.size, second.size)
+    off = (first.center - targets.boxes.center[:, 1]).abs()
+    assert (off > 0).all() and (off <= 0.05 * first.size).all()
+    # The instance is 13 high and 16 wide, padded by a tenth to three tenths, but at least 3 pixels.
+    assert 13 + 6 <= first.size[0, 0] <= 13 + 2 * 3.9
+    assert 16 + 6 <= first.size[0, 1] <= 16 + 2 * 4.8
+
+
 def test_without_noise_boxes_are_the_padded_true_ones(make_targets):
     targets = make_targets([3, 1])
     exact = make_sampling().noisy_boxes(targets)
