@@ -196,13 +196,6 @@ def test_the_score_threshold_is_the_configs(make_model, make_batch, make_proposa
     assert model(make_batch([1]))[0]["instances"].scores.tolist() == pytest.approx([0.25, 0.9])
 
 
-def test_training_without_instances_is_refused(make_model, make_batch):
-    batch = make_batch([1])
-    del batch[0]["instances"]
-    with pytest.raises(ValueError, match="image0.png has no 'instances'"):
-        make_model()(batch)
-
-
 def test_a_few_steps_of_training_lower_the_loss(make_model, make_batch):
     model, batch = make_model(), make_batch([2, 1])
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
