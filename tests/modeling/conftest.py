@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 from torch import Tensor
 
 from rec_attend_d2 import add_rec_attend_config
 from rec_attend_d2.layers.boxes import CenterBoxes
-from rec_attend_d2.modeling import BoxSequence, MaskSequence, Targets
+from rec_attend_d2.modeling import BoxSequence, MaskSequence, RecAttend, Targets
 from rec_attend_d2.modeling.step_types import Proposal
 
 HEIGHT, WIDTH = 32, 48
@@ -54,6 +55,16 @@ def tiny_cfg() -> Callable[..., CfgNode]:
         for key, value in (overrides or {}).items():
             node.merge_from_list([key, value])
         return cfg
+
+    return make
+
+
+@pytest.fixture
+def make_model(tiny_cfg) -> Callable[..., RecAttend]:
+    """A function from config overrides to the full model."""
+
+    def make(overrides: dict | None = None) -> RecAttend:
+        return build_model(tiny_cfg(overrides))
 
     return make
 

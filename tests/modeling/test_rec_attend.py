@@ -1,13 +1,9 @@
 """The full model: losses and gradients of every option, the properties of the unroll, and inference."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
-from detectron2.modeling import build_model
-from detectron2.structures import Instances
-from torch import Tensor, nn
+from torch import Tensor
 
 from rec_attend_d2.modeling import MaskSequence, RecAttend, Targets
 from rec_attend_d2.modeling.memory import MaxMemory
@@ -42,16 +38,6 @@ OPTIONS = {
 }
 
 
-@pytest.fixture
-def make_model(tiny_cfg) -> Callable[..., RecAttend]:
-    """A function from config overrides to a model."""
-
-    def make(overrides: dict | None = None) -> RecAttend:
-        return build_model(tiny_cfg(overrides))
-
-    return make
-
-
 def batch_for(make_batch, overrides: dict, counts: list[int]) -> list[dict]:
     return make_batch(
         counts,
@@ -62,24 +48,6 @@ def batch_for(make_batch, overrides: dict, counts: list[int]) -> list[dict]:
 
 def targets_of(model: RecAttend, batch: list[dict]) -> Targets:
     return model.extract_targets(batch)
-
-
-class ScriptedScorer(nn.Module):
-    """Gives scores from a table [B, T], one column per call."""
-
-    def __init__(self, table: Tensor):
-        super().__init__()
-        self.table = table
-        self.calls = 0
-
-    def forward(self, hidden: Tensor, features: Tensor) -> Tensor:
-        self.calls += 1
-        return self.table[:, self.calls - 1].clone()
-
-
-@torch.no_grad()
-def infer(model: RecAttend, batch: list[dict]) -> list[Instances]:
-    return [output["instances"] for output in model.eval()(batch)]
 
 
 def warmed_up(model: RecAttend, batch: list[dict]) -> RecAttend:
@@ -337,92 +305,6 @@ def test_the_loss_of_training_is_that_of_sampled_truth(make_model, make_batch):
         totals.append(model(make_batch([3, 2]))["loss_mask"].item())
     assert totals[0] == pytest.approx(totals[1], rel=1e-5)
     assert abs(totals[2] - totals[0]) > 1e-4
-
-
-# ---------------------------------------------------------------- inference
-
-
-@pytest.mark.parametrize("original", [(65, 97), (32, 48), (21, 17)])
-@pytest.mark.parametrize("stop_early", [True, False])
-def test_instances_at_the_original_size_do_not_overlap(
-    make_model, make_batch, original: tuple[int, int], stop_early: bool
-):
-    model = make_model({"TEST.STOP_EARLY": stop_early, "TEST.MASK_THRESHOLD": 0.002})
-    model.stop_scorer = ScriptedScorer(torch.tensor([[0.9, 0.8, 0.7], [0.9, 0.8, 0.7]]))
-    # Without instances, as at test time.
-    batch = [
-        {key: value for key, value in entry.items() if key != "instances"} for entry in make_batch([2, 1], original)
-    ]
-    results = infer(model, batch)
-    assert len(results) == 2
-    for instances in results:
-        assert instances.image_size == original
-        assert len(instances) >= 1
-        assert instances.pred_masks.shape == (len(instances), *original)
-        assert (instances.pred_masks.sum(0) <= 1).all()
-        assert instances.pred_masks.flatten(1).any(1).all()
-        assert {round(score, 5) for score in instances.scores.tolist()} <= {0.9, 0.8, 0.7}
-        assert instances.pred_boxes.tensor.shape == (len(instances), 4)
-
-
-def test_inference_works_where_gradients_are_on(make_model, make_batch):
-    model = make_model({"TEST.SCORE_THRESHOLD": 0.0, "TEST.MASK_THRESHOLD": 0.002}).eval()
-    instances = model(make_batch([2]))[0]["instances"]
-    assert len(instances) > 0
-    assert not instances.scores.requires_grad
-
-
-STOPPING_SCORES = torch.tensor([[0.9, 0.4, 0.9], [0.3, 0.9, 0.9], [0.9, 0.9, 0.9], [0.6, 0.5, 0.49]])
-
-
-def test_stopping_early_is_the_full_unroll_cut_at_the_first_low_score(make_model, make_batch):
-    batch = make_batch([2, 1, 3, 0])
-    overrides = {"TEST.MASK_THRESHOLD": 0.002, "TEST.BILATERAL_DIAMETER": 0}
-    early = warmed_up(make_model(overrides), batch)
-    late = make_model({**overrides, "TEST.STOP_EARLY": False})
-    late.load_state_dict(early.state_dict())
-    # Steps after the first low score are no objects, whatever their own score says.
-    counts = [1, 0, 3, 2]
-    cut = STOPPING_SCORES * (torch.arange(3)[None] < torch.tensor(counts)[:, None])
-    early.stop_scorer, late.stop_scorer = ScriptedScorer(STOPPING_SCORES), ScriptedScorer(cut)
-
-    found = infer(early, batch)
-    for stopped, full, count in zip(found, infer(late, batch), counts, strict=True):
-        assert len(stopped) <= count
-        assert torch.equal(stopped.pred_masks, full.pred_masks)
-        assert torch.equal(stopped.scores, full.scores)
-    assert len(found[1]) == 0 and len(found[2]) > 0
-
-
-def test_running_all_steps_keeps_objects_after_a_low_score(make_model, make_batch):
-    model = make_model({"TEST.STOP_EARLY": False, "TEST.MASK_THRESHOLD": 0.002})
-    model.stop_scorer = ScriptedScorer(torch.tensor([[0.1, 0.9, 0.2]]))
-    (instances,) = infer(model, make_batch([1]))
-    assert instances.scores.tolist() == pytest.approx([0.9])
-
-
-@pytest.mark.parametrize(("scores", "calls"), [([0.1, 0.9, 0.9], 1), ([0.9, 0.1, 0.9], 2), ([0.9, 0.9, 0.1], 3)])
-def test_stopping_early_saves_the_steps_after_it(make_model, make_batch, scores: list[float], calls: int):
-    model = make_model()
-    model.stop_scorer = ScriptedScorer(torch.tensor([scores]))
-    infer(model, make_batch([1]))
-    assert model.stop_scorer.calls == calls
-    model.stop_early, model.stop_scorer = False, ScriptedScorer(torch.tensor([scores]))
-    infer(model, make_batch([1]))
-    assert model.stop_scorer.calls == T
-
-
-def test_foreground_and_classes_reach_the_instances(make_model, make_batch):
-    model = make_model({**SEMANTIC_MAPS, "TEST.USE_FOREGROUND": True, "TEST.MASK_THRESHOLD": 0.002})
-    model.stop_scorer = ScriptedScorer(torch.tensor([[0.9, 0.1, 0.1], [0.9, 0.1, 0.1]]))
-    batch = batch_for(make_batch, SEMANTIC_MAPS, [1, 1])
-    for entry in batch:
-        entry["foreground"] = torch.zeros(3, H, W)
-        entry["foreground"][0, :, :24] = 1  # background on the left, second class on the right
-        entry["foreground"][2, :, 24:] = 1
-    for instances in infer(model, batch):
-        assert instances.pred_classes.tolist() == [1]
-        assert not instances.pred_masks[..., :47].any() and instances.pred_masks.any()
 
 
 def test_unrolling_without_the_maps_the_config_names_is_refused(make_model, make_batch):
