@@ -54,8 +54,8 @@ def _add_evaluation_config(cfg: CN) -> None:
 def _add_unroll_config(node: CN) -> None:
     # T: the largest number of objects looked for in one image.
     node.TIME_STEPS = 21
-    # Batch norm statistics and affine parameters: "per_step" (own ones for each time step, as the original) or
-    # "shared" (one set for all time steps).
+    # Batch norm statistics and affine parameters, of STEP_NORM_REGISTRY: "per_step" (own ones for each time step, as
+    # the original), "shared" (one set for all time steps) or "none".
     node.NORM = "per_step"
     # Initial weights of conv and linear layers: "kaiming", or "truncated_normal" (std 0.01, as the original code).
     node.INIT = "kaiming"

@@ -209,6 +209,8 @@ class GlimpseLSTMBoxProposer(nn.Module):
         key = "MODEL.REC_ATTEND.BOX_PROPOSER"
         node = cfg.MODEL.REC_ATTEND.BOX_PROPOSER
         check_conv_layers(node, key)
+        if node.GLIMPSES < 1:
+            raise ValueError(f"{key}.GLIMPSES is {node.GLIMPSES}; give at least 1.")
         if node.INITIAL_SIZE <= 0:
             raise ValueError(f"{key}.INITIAL_SIZE is {node.INITIAL_SIZE}; give a share of the image's side above 0.")
         return {

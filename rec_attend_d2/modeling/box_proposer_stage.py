@@ -90,4 +90,4 @@ class RecAttendBoxProposer(RecurrentModel):
         boxes.clip(original_size)
         result = Instances(original_size, pred_boxes=boxes, scores=sequence.scores[index][keep])
         result.pred_classes = result.scores.new_zeros(len(result), dtype=int)
-        return result
+        return result[boxes.nonempty()]  # a box outside the image is clipped to nothing

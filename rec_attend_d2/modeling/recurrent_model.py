@@ -3,7 +3,7 @@
 Shapes: `B` images, `T` steps, `H, W` network input.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 
 import torch
 from detectron2.config import CfgNode
@@ -27,7 +27,7 @@ from .targets import Targets
 STATISTICS_PERIOD = 20
 
 
-class RecurrentModel(nn.Module):
+class RecurrentModel(nn.Module, ABC):
     """Base of the meta-architectures: it orchestrates, its parts do the work."""
 
     def __init__(
@@ -80,6 +80,8 @@ class RecurrentModel(nn.Module):
     def common_arguments(cfg: CfgNode) -> dict:
         """Arguments of the constructor that do not differ between the meta-architectures."""
         node = cfg.MODEL.REC_ATTEND
+        if node.TIME_STEPS < 1:
+            raise ValueError(f"MODEL.REC_ATTEND.TIME_STEPS is {node.TIME_STEPS}; give at least 1.")
         return {
             "preprocessor": build_preprocessor(cfg),
             "memory": build_memory(cfg),

@@ -163,6 +163,10 @@ class ScheduledSampling:
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         node = cfg.MODEL.REC_ATTEND.SCHEDULED_SAMPLING
+        if node.DECAY_STEPS <= 0:
+            raise ValueError(
+                f"MODEL.REC_ATTEND.SCHEDULED_SAMPLING.DECAY_STEPS is {node.DECAY_STEPS}; give more than 0 iterations."
+            )
         return {
             "enabled": node.ENABLED,
             "decay_steps": node.DECAY_STEPS,
