@@ -17,8 +17,8 @@ CURVES = (
 )
 
 
-def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Hours of training and value of every curve in a metrics.json.
+def read_entries(path: Path) -> list[tuple[float, dict]]:
+    """Hours of training and content of every line of a metrics.json.
 
     The time is that of the iterations alone, as Detectron2 logs it, without evaluations.
 
@@ -28,23 +28,31 @@ def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"'{path}' does not exist; every training writes one to its OUTPUT_DIR.")
-    curves: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in CURVES}
+    entries: list[tuple[float, dict]] = []
     hours, last_iteration = 0.0, 0
     for line in path.read_text().splitlines():
         entry = json.loads(line)
         hours += entry.get("time", 0.0) * (entry["iteration"] - last_iteration) / 3600
         last_iteration = entry["iteration"]
+        entries.append((hours, entry))
+    if last_iteration == 0:
+        raise ValueError(f"'{path}' holds no iterations.")
+    return entries
+
+
+def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """Hours of training (see :func:`read_entries`) and value of every curve in a metrics.json."""
+    curves: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in CURVES}
+    for hours, entry in read_entries(path):
         for name, (times, values) in curves.items():
             if name in entry:
                 times.append(hours)
                 values.append(entry[name])
-    if last_iteration == 0:
-        raise ValueError(f"'{path}' holds no iterations.")
     return {name: curve for name, curve in curves.items() if curve[0]}
 
 
 def draw_curves(trainings: Mapping[str, dict[str, tuple[Sequence[float], Sequence[float]]]]) -> Figure:
-    """One plot per curve over hours of training, with a line per training.
+    """One plot per curve over minutes of training, with a line per training.
 
     Args:
         trainings: label to the curves that :func:`read_curves` returns.
@@ -54,10 +62,11 @@ def draw_curves(trainings: Mapping[str, dict[str, tuple[Sequence[float], Sequenc
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
     for number, name in enumerate(names, start=1):
-        axes = figure.add_subplot(rows, columns, number, title=name, xlabel="hours")
+        axes = figure.add_subplot(rows, columns, number, title=name, xlabel="minutes of training")
         for label, curves in trainings.items():
             if name in curves:
-                axes.plot(*curves[name], label=label)
+                hours, values = curves[name]
+                axes.plot([60 * hour for hour in hours], values, label=label)
         axes.grid(alpha=0.3)
         axes.legend()
     return figure

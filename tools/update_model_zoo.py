@@ -1,0 +1,96 @@
+#!/usr/bin/env python
+"""Add a finished training to MODEL_ZOO.md; without arguments write its table again from docs/results/.
+
+    python tools/update_model_zoo.py [--name NAME --folder OUTPUT_DIR --command COMMAND [--note NOTE]]
+
+Keeps the training's results, time and settings in docs/results/NAME.json, so that no figure is typed in by hand.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from tabulate import tabulate
+
+from rec_attend_d2.visualization.curves import read_entries
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+BEGIN, END = "<!-- table: tools/update_model_zoo.py -->\n", "<!-- end of table -->\n"
+# Header of a column and where its figure stands in the results.
+COLUMNS = {
+    "AP": ("segm", "AP"),
+    "AP50": ("segm", "AP50"),
+    "SBD": ("counting", "SBD"),
+    "\\|DiC\\|": ("counting", "abs_DiC"),
+    "count accuracy": ("counting", "count_accuracy"),
+    "MWCov": ("counting", "MWCov"),
+    "MUCov": ("counting", "MUCov"),
+    "box AP50": ("bbox", "AP50"),
+    "best box IoU": ("box_counting", "best_box_IoU"),
+}
+
+
+def machine() -> str:
+    """The machine this runs on, in words."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    return f"{os.cpu_count()} CPU cores, no GPU"
+
+
+def describe(folder: Path, command: str, note: str) -> dict:
+    """Everything MODEL_ZOO.md says of a training, read from its OUTPUT_DIR."""
+    cfg = CfgNode.load_yaml_with_base(str(folder / "config.yaml"), allow_unsafe=False)
+    hours = read_entries(folder / "metrics.json")[-1][0]
+    return {
+        "command": command,
+        "iterations": cfg["SOLVER"]["MAX_ITER"],
+        "batch": cfg["SOLVER"]["IMS_PER_BATCH"],
+        "input": "{} x {}".format(*cfg["INPUT"]["IMAGE_SIZE"]),
+        "training_minutes": round(60 * hours, 1),
+        "machine": machine(),
+        "note": note,
+        "metrics": json.loads((folder / "metrics_final.json").read_text()),
+    }
+
+
+def render() -> str:
+    """The table and the commands, from docs/results/."""
+    trainings = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    rows, commands = [], []
+    for name, entry in trainings.items():
+        figures = [entry["metrics"].get(group, {}).get(metric) for group, metric in COLUMNS.values()]
+        shown = ["" if figure is None else f"{figure:.3g}" for figure in figures]
+        schedule = f"{entry['iterations']} x {entry['batch']}"
+        link = f"[{name}](docs/results/{name}.json)"
+        rows.append([link, entry["input"], schedule, f"{entry['training_minutes']:.0f} min", *shown])
+        notes = f" {entry['note']}" if entry["note"] else ""
+        commands.append(f"* {name} ({entry['machine']}).{notes}\n\n      {entry['command']}\n")
+    headers = ["training", "input", "iterations x batch", "time", *COLUMNS]
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True) + "\n\n" + "\n".join(commands)
+
+
+def main() -> None:
+    """Store what was given, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--name", help="name of the row")
+    parser.add_argument("--folder", type=Path, help="OUTPUT_DIR of the training")
+    parser.add_argument("--command", help="command that trained it")
+    parser.add_argument("--note", default="", help="what a reader has to know besides")
+    arguments = parser.parse_args()
+    if arguments.name:
+        if not (arguments.folder and arguments.command):
+            parser.error("--name needs --folder and --command")
+        entry = describe(arguments.folder, arguments.command, arguments.note)
+        (RESULTS / f"{arguments.name}.json").write_text(json.dumps(entry, indent=2) + "\n")
+    page = ROOT / "MODEL_ZOO.md"
+    text = page.read_text()
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    page.write_text(f"{before}{BEGIN}\n{render()}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
