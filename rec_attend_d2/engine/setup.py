@@ -3,8 +3,10 @@
 import argparse
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -54,10 +56,20 @@ def setup(arguments: argparse.Namespace) -> CfgNode:
     return cfg
 
 
+def _without_nan(results: Any) -> Any:
+    """Results in which undefined figures are None, since JSON knows no NaN."""
+    if isinstance(results, Mapping):
+        return {name: _without_nan(value) for name, value in results.items()}
+    return None if isinstance(results, float) and math.isnan(results) else results
+
+
 def write_results(results: Mapping, folder: str) -> str:
-    """Write evaluation results to ``metrics_final.json`` in ``folder`` and return its path."""
+    """Write evaluation results to ``metrics_final.json`` in ``folder`` and return its path.
+
+    A figure that is undefined, such as the AP of large objects where there is none, becomes null.
+    """
     path = os.path.join(folder, "metrics_final.json")
     with PathManager.open(path, "w") as file:
-        json.dump(results, file, indent=2)
+        json.dump(_without_nan(results), file, indent=2)
     logger.info("Results written to %s", path)
     return path
