@@ -14,10 +14,6 @@ UNION_EPS = 1e-5
 BOX_UNION_EPS = 1e-5
 
 
-def _flatten_pixels(masks: Tensor) -> Tensor:
-    return masks.flatten(2)
-
-
 def pairwise_intersection(first: Tensor, second: Tensor) -> Tensor:
     """Sum over pixels of ``a_t * b_n``.
 
@@ -28,7 +24,12 @@ def pairwise_intersection(first: Tensor, second: Tensor) -> Tensor:
     Returns:
         [B, T, N]
     """
-    return torch.bmm(_flatten_pixels(first), _flatten_pixels(second).transpose(1, 2))
+    return torch.bmm(first.flatten(2), second.flatten(2).transpose(1, 2))
+
+
+def _pairwise_total(first: Tensor, second: Tensor) -> Tensor:
+    """Sum over pixels of ``a_t + b_n``, [B, T, N]."""
+    return first.flatten(2).sum(2)[:, :, None] + second.flatten(2).sum(2)[:, None, :]
 
 
 def pairwise_soft_iou(first: Tensor, second: Tensor) -> Tensor:
@@ -42,10 +43,8 @@ def pairwise_soft_iou(first: Tensor, second: Tensor) -> Tensor:
         [B, T, N] in [0, 1].
     """
     intersection = pairwise_intersection(first, second)
-    area_first = _flatten_pixels(first).sum(2)[:, :, None]
-    area_second = _flatten_pixels(second).sum(2)[:, None, :]
     pixels = first.shape[2] * first.shape[3]
-    return intersection / (area_first + area_second - intersection + UNION_EPS * pixels)
+    return intersection / (_pairwise_total(first, second) - intersection + UNION_EPS * pixels)
 
 
 def pairwise_dice(first: Tensor, second: Tensor) -> Tensor:
@@ -59,9 +58,8 @@ def pairwise_dice(first: Tensor, second: Tensor) -> Tensor:
         [B, T, N] in [0, 1].
     """
     intersection = pairwise_intersection(first, second)
-    total = _flatten_pixels(first).sum(2)[:, :, None] + _flatten_pixels(second).sum(2)[:, None, :]
     pixels = first.shape[2] * first.shape[3]
-    return 2 * intersection / (total + 2 * UNION_EPS * pixels)
+    return 2 * intersection / (_pairwise_total(first, second) + 2 * UNION_EPS * pixels)
 
 
 def pairwise_box_iou(first: CenterBoxes, second: CenterBoxes) -> Tensor:
