@@ -3,6 +3,8 @@
 Shapes: `B` images, `T` steps, `H, W` network input.
 """
 
+from collections.abc import Iterator
+
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -67,19 +69,19 @@ class RecAttend(RecurrentModel):
             "stop_threshold": node.TEST.SCORE_THRESHOLD,
         }
 
-    def _step(
-        self, images: Tensor, memory: Tensor, extra: ExtraMaps, feeder: StepFeeder, step: int
-    ) -> tuple[MaskStep, Tensor]:
-        """One step, and the memory after it."""
-        proposal = self._propose(images, memory, extra, step)
-        boxes = feeder.boxes(proposal, step)
-        window = self.attention.window(boxes, proposal)
-        patch = self.attention.extract(concatenate_inputs(images, memory, extra, self.mask_inputs), window)
-        patch_mask, features = self.segmentation_head(patch, step)
-        mask = self.memory.visible(self.attention.paste(patch_mask, window), memory)
-        score = self.stop_scorer(proposal.hidden, features)
-        result = MaskStep(proposal, boxes, patch, patch_mask, mask, score, memory)
-        return result, self.memory.update(memory, feeder.claimed(mask, step))
+    def _steps(self, images: Tensor, extra: ExtraMaps, feeder: StepFeeder) -> Iterator[MaskStep]:
+        """The steps one after another, at most T; whoever has seen enough stops asking."""
+        memory = self.memory.initial(images)
+        for step in range(self.time_steps):
+            proposal = self._propose(images, memory, extra, step)
+            boxes = feeder.boxes(proposal, step)
+            window = self.attention.window(boxes, proposal)
+            patch = self.attention.extract(concatenate_inputs(images, memory, extra, self.mask_inputs), window)
+            patch_mask, features = self.segmentation_head(patch, step)
+            mask = self.memory.visible(self.attention.paste(patch_mask, window), memory)
+            score = self.stop_scorer(proposal.hidden, features)
+            yield MaskStep(proposal, boxes, patch, patch_mask, mask, score, memory)
+            memory = self.memory.update(memory, feeder.claimed(mask, step))
 
     def _sequence(self, steps: list[MaskStep]) -> MaskSequence:
         stacked = stack_steps(steps)
@@ -110,12 +112,7 @@ class RecAttend(RecurrentModel):
         feeder: StepFeeder = OwnPredictions()
         if self.training and targets is not None:
             feeder = self.scheduled_sampling.start(targets, self.attention)
-        memory = self.memory.initial(images)
-        steps = []
-        for step in range(self.time_steps):
-            result, memory = self._step(images, memory, extra, feeder, step)
-            steps.append(result)
-        return self._sequence(steps)
+        return self._sequence(list(self._steps(images, extra, feeder)))
 
     def _infer(self, images: Tensor, extra: ExtraMaps) -> MaskSequence:
         """Like :meth:`unroll`, but stops as the paper does: an image is done at its first score below the threshold.
@@ -125,11 +122,9 @@ class RecAttend(RecurrentModel):
         """
         if not self.stop_early:
             return self.unroll(images, extra)
-        memory = self.memory.initial(images)
         going_on = torch.ones(len(images), dtype=torch.bool, device=images.device)
         steps = []
-        for step in range(self.time_steps):
-            result, memory = self._step(images, memory, extra, OwnPredictions(), step)
+        for result in self._steps(images, extra, OwnPredictions()):
             going_on = going_on & (result.score >= self.stop_threshold)
             result.score = result.score * going_on
             steps.append(result)
