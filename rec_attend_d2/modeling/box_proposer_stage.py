@@ -67,16 +67,16 @@ class RecAttendBoxProposer(RecurrentModel):
             proposal = self._propose(images, memory, extra, step)
             feeder.boxes(proposal, step)
             score, class_probabilities = self.box_scorer(proposal.hidden)
-            claimed = feeder.claimed(self.attention.box_maps(stack_steps([proposal]))[:, 0], step)
-            steps.append(BoxStep(proposal, score, class_probabilities, memory))
-            memory = self.memory.update(memory, claimed)
+            box_map = self.attention.box_maps(stack_steps([proposal]))[:, 0]
+            steps.append(BoxStep(proposal, score, class_probabilities, memory, box_map))
+            memory = self.memory.update(memory, feeder.claimed(box_map, step))
         stacked = stack_steps(steps)
         return BoxSequence(
             proposals=stacked.proposal,
             scores=stacked.score,
             class_probabilities=stacked.class_probabilities,
             memories=stacked.memory,
-            box_maps=self.attention.box_maps(stacked.proposal),
+            box_maps=stacked.box_map,
         )
 
     def _instances(

@@ -83,12 +83,14 @@ class BoxStep:
         score: [B] in (0, 1), is there an object.
         class_probabilities: [B, classes], only of a scorer that has classes; else None.
         memory: [B, H, W], what was claimed before this step.
+        box_map: [B, H, W] in (0, 1), soft box.
     """
 
     proposal: Proposal
     score: Tensor
     class_probabilities: Tensor | None
     memory: Tensor
+    box_map: Tensor
 
 
 @dataclass
