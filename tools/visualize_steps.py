@@ -13,7 +13,6 @@ import os
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
@@ -30,6 +29,7 @@ from rec_attend_d2.visualization import (
     draw_instances,
     draw_sequence,
     save_gif,
+    seen_image,
     side_by_side,
     steps_to_stop,
     true_instances,
@@ -76,14 +76,13 @@ def output_names(records: list[dict]) -> list[str]:
 def draw_record(model: RecurrentModel, record: dict, cfg: CfgNode, prefix: Path) -> None:
     """Write the three pictures of one image; their paths start with ``prefix``."""
     entry = RecAttendDatasetMapper(cfg, is_train=False)(record)
-    images = model.preprocess_image([entry])
-    sequence = model.unroll(images, model.preprocessor(images, [entry]))
+    sequence = model.unroll_inputs([entry])
     test = cfg.MODEL.REC_ATTEND.TEST
     stops_early = cfg.MODEL.META_ARCHITECTURE == "RecAttend" and test.STOP_EARLY
     scores = sequence.scores[0]
     steps = steps_to_stop(scores, test.SCORE_THRESHOLD) if stops_early else len(scores)
 
-    seen = np.ascontiguousarray(entry["image"].numpy().transpose(1, 2, 0)[:, :, ::-1])
+    seen = seen_image(entry)
     picture = draw_sequence(seen, sequence, 0, steps, test.SCORE_THRESHOLD)
     Image.fromarray(picture).save(f"{prefix}_steps.png")
     frames = draw_animation(seen, sequence, 0, steps, test.SCORE_THRESHOLD)

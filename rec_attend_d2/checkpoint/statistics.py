@@ -44,8 +44,7 @@ def estimate_running_statistics(model: RecurrentModel, batches: Iterable[list[di
     model.train()
     count = 0
     for batch in batches:
-        images = model.preprocess_image(batch)
-        model.unroll(images, model.preprocessor(images, batch))
+        model.unroll_inputs(batch)
         count += 1
     for norm, hook, momentum in zip(norms, hooks, momenta, strict=True):
         hook.remove()

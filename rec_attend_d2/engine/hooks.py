@@ -7,7 +7,7 @@ from detectron2.engine.hooks import BestCheckpointer
 from torch import nn
 
 from ..modeling import RecurrentModel
-from ..visualization.steps import draw_sequence
+from ..visualization.steps import draw_sequence, seen_image
 
 
 def unwrap(model: nn.Module) -> RecurrentModel:
@@ -71,8 +71,6 @@ class StepPicturesHook(HookBase):
     def _draw(self) -> np.ndarray:
         was_training = self._model.training
         self._model.eval()
-        images = self._model.preprocess_image([self._example])
-        sequence = self._model.unroll(images, self._model.preprocessor(images, [self._example]))
+        sequence = self._model.unroll_inputs([self._example])
         self._model.train(was_training)
-        image = self._example["image"].permute(1, 2, 0).numpy()[:, :, ::-1]
-        return draw_sequence(np.ascontiguousarray(image), sequence, 0)
+        return draw_sequence(seen_image(self._example), sequence, 0)

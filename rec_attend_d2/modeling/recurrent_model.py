@@ -4,6 +4,7 @@ Shapes: `B` images, `T` steps, `H, W` network input.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode
@@ -102,6 +103,13 @@ class RecurrentModel(nn.Module, ABC):
         """Where the model lives."""
         return self.pixel_mean.device
 
+    def _check_size(self, entry: dict, what: str, size: Sequence[int]) -> None:
+        if tuple(size) != self.image_size:
+            raise ValueError(
+                f"{entry.get('file_name', 'An image')} has {what} {tuple(size)} (height, width), but INPUT.IMAGE_SIZE "
+                f"is {self.image_size}. RecAttendDatasetMapper resizes images and instances."
+            )
+
     def preprocess_image(self, batched_inputs: list[dict]) -> Tensor:
         """Images [B, 3, H, W], BGR, normalised (in [0, 1] with the default mean and std).
 
@@ -109,12 +117,7 @@ class RecurrentModel(nn.Module, ABC):
             ValueError: an image that does not have the network's input size.
         """
         for entry in batched_inputs:
-            size = tuple(entry["image"].shape[-2:])
-            if size != tuple(self.image_size):
-                raise ValueError(
-                    f"{entry.get('file_name', 'An image')} has size {size} (height, width), but INPUT.IMAGE_SIZE is "
-                    f"{tuple(self.image_size)}. RecAttendDatasetMapper resizes images."
-                )
+            self._check_size(entry, "size", entry["image"].shape[-2:])
         images = torch.stack([entry["image"] for entry in batched_inputs]).to(self.device)
         return (images - self.pixel_mean) / self.pixel_std
 
@@ -130,12 +133,7 @@ class RecurrentModel(nn.Module, ABC):
                     f"{entry.get('file_name', 'An image')} has no 'instances', which training needs: its data set "
                     "has no annotations, or the mapper left them out."
                 )
-            size = tuple(entry["instances"].image_size)
-            if size != tuple(self.image_size):
-                raise ValueError(
-                    f"{entry.get('file_name', 'An image')} has instances of an image of size {size} (height, width), "
-                    f"but INPUT.IMAGE_SIZE is {tuple(self.image_size)}. RecAttendDatasetMapper resizes both."
-                )
+            self._check_size(entry, "instances of an image of size", entry["instances"].image_size)
         targets = Targets.from_instances(
             [entry["instances"] for entry in batched_inputs], self.time_steps, self.padding_ratio, self.padding_pixels
         )
@@ -147,6 +145,11 @@ class RecurrentModel(nn.Module, ABC):
     @abstractmethod
     def unroll(self, images: Tensor, extra_maps: ExtraMaps | None = None, targets: Targets | None = None):
         """All T steps; see the meta-architectures."""
+
+    def unroll_inputs(self, batched_inputs: list[dict]) -> BoxSequence:
+        """:meth:`unroll` of a batch of dataset dicts, as :meth:`forward` takes them, without truth."""
+        images = self.preprocess_image(batched_inputs)
+        return self.unroll(images, self.preprocessor(images, batched_inputs))
 
     @abstractmethod
     def _instances(

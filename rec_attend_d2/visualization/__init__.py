@@ -2,13 +2,14 @@
 
 from .animation import draw_animation, save_gif
 from .instances import draw_instances, side_by_side, true_instances
-from .steps import draw_sequence, steps_to_stop
+from .steps import draw_sequence, seen_image, steps_to_stop
 
 __all__ = [
     "draw_animation",
     "draw_instances",
     "draw_sequence",
     "save_gif",
+    "seen_image",
     "side_by_side",
     "steps_to_stop",
     "true_instances",

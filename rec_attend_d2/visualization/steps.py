@@ -22,6 +22,11 @@ def to_array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().float().cpu().numpy()
 
 
+def seen_image(entry: dict) -> np.ndarray:
+    """The image of a dict of RecAttendDatasetMapper as the network sees it: uint8 RGB [H, W, 3]."""
+    return np.ascontiguousarray(entry["image"].numpy().transpose(1, 2, 0)[:, :, ::-1])
+
+
 def glimpse_heat(glimpse_map: np.ndarray, height: int, width: int) -> np.ndarray:
     """A glimpse map as heat, on a log scale: 0 where it is not above uniform, 1 where all of it is on one place.
 
