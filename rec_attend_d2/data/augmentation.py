@@ -1,8 +1,8 @@
-"""Geometric changes of image and masks: the resize to the network's input, and the random ones of training.
+"""What happens to image and masks: the resize to the network's input, and the random changes of training.
 
-The paper flips, transposes and shifts plant images, and shifts those of its other data sets. Coordinates are (x, y) in
-pixels, where the centre of the first pixel is (0.5, 0.5), as Detectron2's transforms take them. Random numbers come
-from ``np.random``, which Detectron2 seeds in each worker.
+The paper flips, transposes and shifts plant images, and shifts those of its other data sets; warps and changes of
+intensity are for small data sets. Coordinates are (x, y) in pixels, where the centre of the first pixel is (0.5, 0.5),
+as Detectron2's transforms take them. Random numbers come from ``np.random``, which Detectron2 seeds in each worker.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,8 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 from fvcore.common.registry import Registry
 from numpy.typing import NDArray
+
+from .warps import WarpTransform, elastic_displacement
 
 AUGMENTATION_REGISTRY = Registry("AUGMENTATION")
 AUGMENTATION_REGISTRY.__doc__ = """
@@ -64,9 +66,13 @@ def resize_array(array: NDArray, size: Sequence[int]) -> NDArray:
         Averaged over areas along an axis that shrinks, linearly interpolated along one that grows.
     """
     height, width = size
-    smaller = (min(array.shape[1], width), min(array.shape[0], height))
-    array = cv2.resize(np.ascontiguousarray(array), smaller, interpolation=cv2.INTER_AREA)
-    return cv2.resize(array, (width, height), interpolation=cv2.INTER_LINEAR)
+    smaller = (min(array.shape[0], height), min(array.shape[1], width))
+    array = np.ascontiguousarray(array)
+    if smaller != array.shape[:2]:
+        array = cv2.resize(array, smaller[::-1], interpolation=cv2.INTER_AREA)
+    if smaller != (height, width):
+        array = cv2.resize(array, (width, height), interpolation=cv2.INTER_LINEAR)
+    return array
 
 
 class ResizeToSizeTransform(T.Transform):
@@ -126,6 +132,35 @@ class ShiftTransform(T.Transform):
     def apply_coords(self, coords: NDArray) -> NDArray:
         """Points [N, 2] as (x, y)."""
         return coords + np.array([self.right, self.down])
+
+
+class IntensityTransform(T.Transform):
+    """Changes the values of an image, alike in all channels. Masks and points stay as they are."""
+
+    def __init__(self, table: NDArray[np.float32], noise: NDArray[np.float32] | None = None):
+        """
+        Args:
+            table: [256], what each value becomes; clipped to 0 to 255 after the noise is added.
+            noise: [H, W].
+        """
+        super().__init__()
+        self.table = table
+        self.noise = noise
+
+    def apply_image(self, img: NDArray) -> NDArray:
+        """[H, W, C] or [H, W], uint8."""
+        values = cv2.LUT(np.ascontiguousarray(img), self.table).reshape(img.shape)
+        if self.noise is not None:
+            values = values + (self.noise if img.ndim == 2 else self.noise[..., None])
+        return np.rint(values).clip(0, 255).astype(np.uint8)
+
+    def apply_segmentation(self, segmentation: NDArray) -> NDArray:
+        """[H, W], unchanged."""
+        return segmentation
+
+    def apply_coords(self, coords: NDArray) -> NDArray:
+        """Points [N, 2], unchanged."""
+        return coords
 
 
 class ResizeToSize(T.Augmentation):
@@ -210,3 +245,116 @@ class RandomShift(T.Augmentation):
         """A shift drawn at random."""
         down, right = np.random.randint(-self.max_shift, self.max_shift + 1, size=2)
         return ShiftTransform(int(down), int(right))
+
+
+@AUGMENTATION_REGISTRY.register()
+class RandomWarp(T.Augmentation):
+    """Rotates, scales, shifts and bends in one go, see :class:`WarpTransform`.
+
+    Its border is filled with dark pixels, so it suits images whose background is darker than most of the objects.
+    """
+
+    at_network_size = True
+
+    @configurable
+    def __init__(self, *, prob: float, rotation: float, log_scale: float, shift: float, elastic: float):
+        """
+        Args:
+            prob: share of the images that change.
+            rotation: largest angle in degrees, either way.
+            log_scale: largest logarithm of the scale, either way.
+            shift: largest shift per axis, as share of that side, either way.
+            elastic: standard deviation of the displacements in pixels; 0 = none.
+        """
+        super().__init__()
+        self.prob = prob
+        self.rotation = rotation
+        self.log_scale = log_scale
+        self.shift = shift
+        self.elastic = elastic
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        node = cfg.INPUT.WARP
+        return {
+            "prob": _in_range("INPUT.WARP.PROB", node.PROB, 1),
+            "rotation": _in_range("INPUT.WARP.ROTATION", node.ROTATION, 180),
+            "log_scale": _in_range("INPUT.WARP.LOG_SCALE", node.LOG_SCALE, 2),
+            "shift": _in_range("INPUT.WARP.SHIFT", node.SHIFT, 1),
+            # A field that bends more would need the image to be larger to stay smooth.
+            "elastic": _in_range("INPUT.WARP.ELASTIC", node.ELASTIC, min(cfg.INPUT.IMAGE_SIZE) / 10),
+        }
+
+    def get_transform(self, image: NDArray) -> T.Transform:
+        """A warp of ``image`` [H, W, C] drawn at random, or nothing."""
+        if self._rand_range() >= self.prob:
+            return T.NoOpTransform()
+        height, width = image.shape[:2]
+        right, down = np.random.uniform(-self.shift, self.shift, size=2) * (width, height)
+        return WarpTransform(
+            (height, width),
+            angle=np.random.uniform(-self.rotation, self.rotation),
+            scale=float(np.exp(np.random.uniform(-self.log_scale, self.log_scale))),
+            shift=(right, down),
+            displacement=elastic_displacement((height, width), self.elastic) if self.elastic > 0 else None,
+        )
+
+
+@AUGMENTATION_REGISTRY.register()
+class RandomIntensity(T.Augmentation):
+    """Changes gamma, contrast (about the mean) and brightness and adds Gaussian noise, alike in all channels.
+
+    It suits to name it after RandomWarp, which would smooth the noise.
+    """
+
+    at_network_size = True
+
+    @configurable
+    def __init__(self, *, prob: float, log_gamma: float, contrast: float, brightness: float, noise: float):
+        """
+        Args:
+            prob: share of the images that change.
+            log_gamma: largest logarithm of the exponent, either way.
+            contrast: largest change of the contrast factor 1, either way.
+            brightness: largest change of all values, either way; 1 is the range from black to white, also for noise.
+            noise: largest standard deviation of the noise.
+        """
+        super().__init__()
+        self.prob = prob
+        self.log_gamma = log_gamma
+        self.contrast = contrast
+        self.brightness = brightness
+        self.noise = noise
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        node = cfg.INPUT.INTENSITY
+        return {
+            "prob": _in_range("INPUT.INTENSITY.PROB", node.PROB, 1),
+            "log_gamma": _in_range("INPUT.INTENSITY.LOG_GAMMA", node.LOG_GAMMA, 2),
+            "contrast": _in_range("INPUT.INTENSITY.CONTRAST", node.CONTRAST, 1),
+            "brightness": _in_range("INPUT.INTENSITY.BRIGHTNESS", node.BRIGHTNESS, 1),
+            "noise": _in_range("INPUT.INTENSITY.NOISE", node.NOISE, 1),
+        }
+
+    def get_transform(self, image: NDArray) -> T.Transform:
+        """A change of ``image`` [H, W, C], uint8, drawn at random, or nothing."""
+        if self._rand_range() >= self.prob:
+            return T.NoOpTransform()
+        table = np.linspace(0, 1, 256) ** np.exp(np.random.uniform(-self.log_gamma, self.log_gamma))
+        mean = cv2.LUT(np.ascontiguousarray(image), table).mean()
+        table = (table - mean) * (1 + np.random.uniform(-self.contrast, self.contrast)) + mean
+        table = (255 * (table + np.random.uniform(-self.brightness, self.brightness))).astype(np.float32)
+        if self.noise == 0:
+            return IntensityTransform(table)
+        # A generator of its own, because np.random makes float64 only and takes several times as long.
+        generator = np.random.default_rng(np.random.randint(2**31))
+        noise = generator.standard_normal(image.shape[:2], dtype=np.float32)
+        return IntensityTransform(table, noise * np.float32(255 * np.random.uniform(0, self.noise)))
+
+
+def _in_range(key: str, value: float, highest: float) -> float:
+    """``value`` of the config's ``key``, or a ValueError unless it is from 0 to ``highest``."""
+    if not 0 <= value <= highest:
+        raise ValueError(f"{key} is {value}. Choose a number from 0 to {highest:g}.")
+    return value

@@ -1,14 +1,20 @@
 """Masks and points go where the image goes."""
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from detectron2.data import transforms as T
 
+from rec_attend_d2.data import RecAttendDatasetMapper
 from rec_attend_d2.data.augmentation import (
+    IntensityTransform,
     RandomHorizontalFlip,
+    RandomIntensity,
     RandomShift,
     RandomTranspose,
     RandomVerticalFlip,
+    RandomWarp,
     ResizeToSize,
     ResizeToSizeTransform,
     ShiftTransform,
@@ -17,6 +23,18 @@ from rec_attend_d2.data.augmentation import (
     build_resize,
     resize_array,
 )
+from rec_attend_d2.data.warps import WarpTransform
+
+SMALL_DATA_SET = ["RandomWarp", "RandomIntensity"]
+
+
+@pytest.fixture
+def warp_cfg(cfg):
+    """The config with the two augmentations for small data sets, applied to every image."""
+    cfg.INPUT.IMAGE_SIZE = [64, 96]
+    cfg.INPUT.AUGMENTATIONS = SMALL_DATA_SET
+    cfg.INPUT.WARP.PROB = cfg.INPUT.INTENSITY.PROB = 1.0
+    return cfg
 
 
 @pytest.fixture
@@ -159,3 +177,209 @@ def test_impossible_size(cfg, size):
     cfg.INPUT.IMAGE_SIZE = size
     with pytest.raises(ValueError, match=r"INPUT\.IMAGE_SIZE"):
         build_resize(cfg)
+
+
+# ---------------------------------------------------------------- RandomWarp and RandomIntensity
+
+
+def _colours(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_warp_and_intensity_run_at_network_size(warp_cfg):
+    types = [type(augmentation) for augmentation in build_augmentations(warp_cfg)]
+    assert types == [ResizeToSize, RandomWarp, RandomIntensity]
+
+
+@pytest.mark.parametrize(("augmentation", "node"), [(RandomWarp, "WARP"), (RandomIntensity, "INTENSITY")])
+def test_warp_and_intensity_happen_as_often_as_asked(cfg, mask, augmentation, node):
+    np.random.seed(0)
+    for prob, expected in ((0.0, (0, 0)), (0.3, (40, 80)), (1.0, (200, 200))):
+        cfg.INPUT[node].PROB = prob
+        change = augmentation(cfg)
+        changes = sum(not isinstance(change.get_transform(_picture(mask)), T.NoOpTransform) for _ in range(200))
+        assert expected[0] <= changes <= expected[1]
+
+
+@pytest.mark.parametrize("shape", [(18, 26, 3), (1, 1, 3), (64, 9, 3), (12, 12, 1)])
+def test_parameters_of_zero_change_nothing(warp_cfg, shape):
+    image = _colours(shape)
+    for key in ("ROTATION", "LOG_SCALE", "SHIFT", "ELASTIC"):
+        warp_cfg.INPUT.WARP[key] = 0.0
+    for key in ("LOG_GAMMA", "CONTRAST", "BRIGHTNESS", "NOISE"):
+        warp_cfg.INPUT.INTENSITY[key] = 0.0
+    for augmentation in (RandomWarp(warp_cfg), RandomIntensity(warp_cfg)):
+        transform = augmentation.get_transform(image)
+        assert not isinstance(transform, T.NoOpTransform)
+        np.testing.assert_array_equal(transform.apply_image(image), image)
+
+
+@pytest.mark.parametrize("augmentation", [RandomWarp, RandomIntensity])
+def test_same_seed_same_warp_and_intensity(warp_cfg, augmentation):
+    change, image = augmentation(warp_cfg), _colours((40, 60, 3))
+    results = []
+    for seed in (5, 5, 6):
+        np.random.seed(seed)
+        transform = change.get_transform(image)
+        results.append(transform.apply_image(image))
+        np.testing.assert_array_equal(transform.apply_image(image), results[-1])
+    np.testing.assert_array_equal(results[0], results[1])
+    assert not np.array_equal(results[0], results[2])
+
+
+def test_warp_covers_its_ranges(warp_cfg):
+    np.random.seed(0)
+    warp_cfg.INPUT.WARP.ROTATION, warp_cfg.INPUT.WARP.LOG_SCALE, warp_cfg.INPUT.WARP.SHIFT = 30.0, 0.4, 0.1
+    warp_cfg.INPUT.WARP.ELASTIC = 0.0
+    warp, picture = RandomWarp(warp_cfg), np.zeros((64, 96, 3), dtype=np.uint8)
+    drawn = []
+    for _ in range(300):
+        transform = warp.get_transform(picture)
+        # Where the centre of the image and the point right of it go.
+        center, right = transform.apply_coords(np.array([[48.0, 32.0], [49.0, 32.0]]))
+        axis = right - center
+        drawn.append(
+            [np.degrees(np.arctan2(axis[1], axis[0])), np.log(np.hypot(*axis)), center[0] - 48, center[1] - 32]
+        )
+    limits = np.array([30.0, 0.4, 9.6, 6.4])
+    np.testing.assert_allclose(np.max(drawn, axis=0), limits, rtol=0.05)
+    np.testing.assert_allclose(np.min(drawn, axis=0), -limits, rtol=0.05)
+    assert (np.max(np.abs(drawn), axis=0) <= limits).all()
+
+
+def test_elastic_displacement_is_in_pixels_and_new_each_time(warp_cfg):
+    np.random.seed(0)
+    warp_cfg.INPUT.WARP.ELASTIC = 2.0
+    warp, picture = RandomWarp(warp_cfg), np.zeros((64, 96, 3), dtype=np.uint8)
+    drawn = []
+    for _ in range(100):
+        transform = warp.get_transform(picture)
+        assert isinstance(transform, WarpTransform)
+        drawn.append(transform.displacement)
+    assert np.std(drawn) == pytest.approx(2.0, rel=0.1)
+
+
+def test_intensity_stays_in_range_and_leaves_masks_and_points(warp_cfg, mask):
+    np.random.seed(0)
+    node = warp_cfg.INPUT.INTENSITY
+    node.LOG_GAMMA, node.CONTRAST, node.BRIGHTNESS, node.NOISE = 1.0, 1.0, 0.5, 0.5
+    intensity, image = RandomIntensity(warp_cfg), _colours((18, 26, 3))
+    points = np.array([[3.0, 4.5]])
+    for _ in range(20):
+        transform = intensity.get_transform(image)
+        changed = transform.apply_image(image)
+        assert changed.dtype == np.uint8 and changed.shape == image.shape
+        np.testing.assert_array_equal(transform.apply_segmentation(mask), mask)
+        np.testing.assert_array_equal(transform.apply_coords(points), points)
+
+
+def test_values_beyond_the_range_are_clipped():
+    transform = IntensityTransform(np.linspace(-300, 600, 256, dtype=np.float32))
+    assert transform.apply_image(np.array([[0, 85, 128, 255]], dtype=np.uint8)).tolist() == [[0, 0, 152, 255]]
+
+
+def test_intensity_keeps_grey_grey(warp_cfg):
+    np.random.seed(0)
+    grey = np.repeat(_colours((18, 26, 1)), 3, axis=2)
+    for _ in range(10):
+        changed = RandomIntensity(warp_cfg).get_transform(grey).apply_image(grey)
+        assert (changed == changed[..., :1]).all()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "measure", "low", "high"),
+    [
+        # The middle value stays the mean under a change of contrast; others move away from it by the factor.
+        ("CONTRAST", 0.5, lambda image: (image[0, 2] - image[0, 0]) / 100, 0.5, 1.5),
+        ("BRIGHTNESS", 0.1, lambda image: (image[0, 1] - 150) / 255, -0.1, 0.1),
+        ("LOG_GAMMA", 0.5, lambda image: np.log(np.log(image[0, 1] / 255) / np.log(150 / 255)), -0.5, 0.5),
+    ],
+)
+def test_intensity_covers_its_ranges(warp_cfg, key, value, measure, low, high):
+    np.random.seed(0)
+    for other in ("LOG_GAMMA", "CONTRAST", "BRIGHTNESS", "NOISE"):
+        warp_cfg.INPUT.INTENSITY[other] = value if other == key else 0.0
+    intensity, image = RandomIntensity(warp_cfg), np.array([[100, 150, 200]], dtype=np.uint8)
+    changed = [intensity.get_transform(image).apply_image(image).astype(float) for _ in range(200)]
+    drawn = [measure(one) for one in changed]
+    np.testing.assert_allclose([min(drawn), max(drawn)], [low, high], atol=0.03 * (high - low))
+    if key == "CONTRAST":
+        assert {one[0, 1] for one in changed} == {150.0}
+
+
+def test_noise_has_up_to_its_deviation(warp_cfg):
+    np.random.seed(0)
+    node = warp_cfg.INPUT.INTENSITY
+    node.LOG_GAMMA, node.CONTRAST, node.BRIGHTNESS, node.NOISE = 0.0, 0.0, 0.0, 0.1
+    intensity, image = RandomIntensity(warp_cfg), np.full((50, 50, 3), 128, dtype=np.uint8)
+    changed = [intensity.get_transform(image).apply_image(image)[..., 0].astype(float) for _ in range(100)]
+    deviations = [one.std() / 255 for one in changed]
+    assert max(deviations) == pytest.approx(0.1, abs=0.005) and min(deviations) < 0.005
+    assert np.mean(changed) == pytest.approx(128, abs=0.5)
+    neighbours = np.corrcoef(changed[0][:, 1:].ravel(), changed[0][:, :-1].ravel())[0, 1]
+    assert abs(neighbours) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("WARP.PROB", [-0.1, 1.1, float("nan")]),
+        ("WARP.ROTATION", [-1.0, 181.0]),
+        ("WARP.LOG_SCALE", [-0.1, 2.1]),
+        ("WARP.SHIFT", [-0.1, 1.1]),
+        ("WARP.ELASTIC", [-1.0, 6.5]),  # more than a tenth of the smaller side
+        ("INTENSITY.PROB", [-0.1, 1.1]),
+        ("INTENSITY.LOG_GAMMA", [-0.1, 2.1]),
+        ("INTENSITY.CONTRAST", [-0.1, 1.1]),
+        ("INTENSITY.BRIGHTNESS", [-0.1, 1.1]),
+        ("INTENSITY.NOISE", [-0.1, 1.1]),
+    ],
+)
+def test_wrong_values_name_their_key(warp_cfg, key, values):
+    node, name = key.split(".")
+    for value in values:
+        warp_cfg.INPUT[node][name] = value
+        with pytest.raises(ValueError, match=rf"INPUT\.{node}\.{name} is {value}.*from 0 to"):
+            build_augmentations(warp_cfg)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (128, 80), (31, 47)])
+def test_mapper_with_all_augmentations(warp_cfg, rle, tmp_path, size):
+    """Objects of different brightness: in the image that comes out each is where its mask is."""
+    warp_cfg.INPUT.AUGMENTATIONS = ["RandomHorizontalFlip", "RandomTranspose", "RandomShift", *SMALL_DATA_SET]
+    warp_cfg.INPUT.INTENSITY.NOISE = 0.01
+    y, x = (np.mgrid[: size[0], : size[1]] + 0.5) / np.reshape(size, (2, 1, 1))
+    picture, annotations = np.full((*size, 3), 20, dtype=np.uint8), []
+    for label, center in enumerate([(0.1, 0.1), (0.5, 0.5), (0.3, 0.75), (0.8, 0.2)]):
+        mask = np.hypot(y - center[0], x - center[1]) < 0.14
+        picture[mask] = 100 + 40 * label
+        annotations.append({"category_id": label, "segmentation": rle(mask)})
+    cv2.imwrite(str(tmp_path / "picture.png"), picture)
+    entry = {"file_name": str(tmp_path / "picture.png"), "annotations": annotations}
+    mapper = RecAttendDatasetMapper(warp_cfg, is_train=True)
+    np.random.seed(1)
+    counts = []
+    for _ in range(20):
+        output = mapper(entry)
+        assert output["image"].shape == (3, 64, 96) and output["image"].dtype == torch.uint8
+        image, instances = output["image"][0].numpy(), output["instances"]
+        masks = instances.gt_masks.tensor.numpy()
+        assert masks.any(axis=(1, 2)).all() and (masks.sum(axis=0) <= 1).all()
+        eroded = [cv2.erode(mask.astype(np.uint8), np.ones((3, 3))) > 0 for mask in masks]
+        levels = {
+            label: image[inside].mean()
+            for label, inside in zip(instances.gt_classes.tolist(), eroded, strict=True)
+            if inside.any()
+        }
+        ordered = [levels[label] for label in sorted(levels)]
+        assert ordered == sorted(ordered)
+        # Halfway between background and the object: the rim of each mask.
+        background = np.median(image[~cv2.dilate(masks.any(axis=0).astype(np.uint8), np.ones((5, 5))).astype(bool)])
+        for label, mask in zip(instances.gt_classes.tolist(), masks, strict=True):
+            if label in levels and mask.sum() > 60:
+                near = cv2.dilate(mask.astype(np.uint8), np.ones((7, 7))).astype(bool) & (~masks.any(axis=0) | mask)
+                seen = (image > (background + levels[label]) / 2) & near
+                assert (seen & mask).sum() / (seen | mask).sum() > 0.85
+        torch.testing.assert_close(instances.gt_boxes.tensor, instances.gt_masks.get_bounding_boxes().tensor)
+        counts.append(len(instances))
+    assert max(counts) == 4 and min(counts) < 4  # objects near the border leave at times
