@@ -3,6 +3,7 @@
 Shapes: `B` images, `C` channels, `H, W` any.
 """
 
+import math
 from typing import Protocol
 
 import torch
@@ -79,6 +80,20 @@ class SharedBatchNorm(PerStepBatchNorm):
     def slot(self, step: int) -> int:
         """All steps share row 0."""
         return 0
+
+
+@register_as(STEP_NORM_REGISTRY, "group")
+class StepGroupNorm(nn.GroupNorm):
+    """Group norm, up to 8 groups: no statistics over images, hence the same in training and evaluation."""
+
+    def __init__(self, channels: int, time_steps: int):
+        del time_steps  # part of the registry's signature
+        super().__init__(math.gcd(channels, 8), channels)
+
+    def forward(self, x: Tensor, step: int) -> Tensor:  # type: ignore[override]
+        """Normalise ``x`` [B, C, H, W] within each image; every time step alike."""
+        del step
+        return super().forward(x)
 
 
 @register_as(STEP_NORM_REGISTRY, "none")
