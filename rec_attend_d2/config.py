@@ -15,9 +15,15 @@ def add_rec_attend_config(cfg: CN) -> None:
     _add_unroll_config(cfg.MODEL.REC_ATTEND)
     _add_preprocessor_config(cfg.MODEL.REC_ATTEND)
     _add_parts_config(cfg.MODEL.REC_ATTEND)
+    _add_training_config(cfg.MODEL.REC_ATTEND)
     _add_loss_config(cfg.MODEL.REC_ATTEND)
     _add_scheduled_sampling_config(cfg.MODEL.REC_ATTEND)
     _add_test_config(cfg.MODEL.REC_ATTEND)
+
+
+def trains_whole_sequences(cfg: CN) -> bool:
+    """Whether training matches all T steps of an image with its objects, rather than judging single steps."""
+    return cfg.MODEL.META_ARCHITECTURE != "RecAttend" or cfg.MODEL.REC_ATTEND.TRAINING.MODE == "Sequential"
 
 
 def _add_data_config(cfg: CN) -> None:
@@ -58,10 +64,16 @@ def _add_data_config(cfg: CN) -> None:
 
 
 def _add_solver_config(cfg: CN) -> None:
-    # Optimizer, one of OPTIMIZER_REGISTRY.
+    # Optimizer, one of OPTIMIZER_REGISTRY: "Adam", "AdamW" or "SGD". Of Detectron2's keys they read BASE_LR,
+    # WEIGHT_DECAY, WEIGHT_DECAY_NORM (norm layers), WEIGHT_DECAY_BIAS (biases; None = 0), BIAS_LR_FACTOR and
+    # CLIP_GRADIENTS, whose CLIP_TYPE is one of GRADIENT_CLIP_REGISTRY: "value", "norm" (of each tensor) or "full_model"
+    # (norm over all parameters).
     cfg.SOLVER.OPTIMIZER = "Adam"
-    # Epsilon added to Adam's denominator.
+    # Epsilon added to the denominator of Adam and AdamW.
     cfg.SOLVER.ADAM_EPS = 1e-7
+    # Decay, in [0, 1), of the exponential moving average of the weights, which is what is evaluated and what loading a
+    # checkpoint for anything but --resume takes; after n updates it is min(EMA_DECAY, (1 + n) / (10 + n)). 0 = none.
+    cfg.SOLVER.EMA_DECAY = 0.0
     # Iterations between two steps of the staircase decay; each multiplies the learning rate by SOLVER.GAMMA.
     # Read by SOLVER.LR_SCHEDULER_NAME "StaircaseExponentialLR".
     cfg.SOLVER.DECAY_PERIOD = 5000
@@ -77,7 +89,7 @@ def _add_unroll_config(node: CN) -> None:
     # T: the largest number of objects looked for in one image.
     node.TIME_STEPS = 21
     # Batch norm statistics and affine parameters, of STEP_NORM_REGISTRY: "per_step" (own ones for each time step, as
-    # the original), "shared" (one set for all time steps) or "none".
+    # the original), "shared" (one set for all time steps), "group" (group norm, no statistics) or "none".
     node.NORM = "per_step"
     # Initial weights of conv and linear layers: "kaiming", or "truncated_normal" (std 0.01, as the original code).
     node.INIT = "kaiming"
@@ -85,25 +97,35 @@ def _add_unroll_config(node: CN) -> None:
 
 def _add_preprocessor_config(node: CN) -> None:
     node.PREPROCESSOR = CN()
-    # A part of PREPROCESSOR_REGISTRY: "NoPreprocessor" or "GivenMaps" (maps that come with the data).
+    # A part of PREPROCESSOR_REGISTRY: "NoPreprocessor", "GivenMaps" (maps that come with the data) or "ImageEncoder"
+    # (features computed once per image, learned with the rest).
     node.PREPROCESSOR.NAME = "NoPreprocessor"
     # Channels of the angle map d (8 in the paper); 0 = none.
     node.PREPROCESSOR.ANGLE_BINS = 0
     # Channels of the foreground map f: 1 = foreground, K > 1 = semantic classes with class 0 the background; 0 = none.
     node.PREPROCESSOR.FOREGROUND_CLASSES = 0
+    # Channels of the maps "features", at 1/4 and 1/8 of the image's size; empty = none.
+    node.PREPROCESSOR.FEATURE_CHANNELS = []
+    # Channels of ImageEncoder's levels, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image's size.
+    node.PREPROCESSOR.ENCODER_CHANNELS = [16, 32, 64, 96, 96]
 
 
 def _add_parts_config(node: CN) -> None:
     node.MEMORY = CN()
-    # A part of MEMORY_REGISTRY: "MaxMemory" (c = max(c, y)) or "NoOverwriteMemory" (y is multiplied by 1 - c first).
+    # A part of MEMORY_REGISTRY: "MaxMemory" (c = max(c, y)), "NoOverwriteMemory" (y is multiplied by 1 - c first) or
+    # "BoundaryMemory" (a second channel with the boundaries of what was claimed).
     node.MEMORY.NAME = "MaxMemory"
 
     node.BOX_PROPOSER = CN()
-    # A part of BOX_PROPOSER_REGISTRY.
+    # A part of BOX_PROPOSER_REGISTRY: "GlimpseLSTMBoxProposer" (the paper) or "DenseBoxProposer" (scores every place).
     node.BOX_PROPOSER.NAME = "GlimpseLSTMBoxProposer"
-    # What the control CNN sees, of "image", "memory", "angle", "foreground"; always concatenated in that order.
+    # A part of CONTROL_CNN_REGISTRY: "ConvControlCNN" (the paper) or "FeatureControlCNN" (memory beside "features").
+    node.BOX_PROPOSER.CONTROL_CNN = "ConvControlCNN"
+    # Channels of FeatureControlCNN.
+    node.BOX_PROPOSER.CONTROL_CHANNELS = 64
+    # What the control CNN sees, of "image", "memory", "angle", "foreground", "features"; concatenated in that order.
     node.BOX_PROPOSER.INPUTS = ["image", "memory"]
-    # Output channels and max-pool size of each 3x3 layer of the control CNN.
+    # Output channels and max-pool size of each 3x3 layer of ConvControlCNN.
     node.BOX_PROPOSER.CONV_CHANNELS = [8, 8, 16, 16, 32, 32, 64, 64]
     node.BOX_PROPOSER.CONV_POOLS = [1, 2, 1, 2, 1, 2, 2, 2]
     # Size of the LSTM state, and of the hidden layers of the glimpse MLP.
@@ -114,12 +136,20 @@ def _add_parts_config(node: CN) -> None:
     node.BOX_PROPOSER.GLIMPSE_MLP_LAYERS = 2
     # Hidden layer sizes of the MLP from LSTM output to the box; empty = a single linear layer.
     node.BOX_PROPOSER.BOX_MLP_DIMS = []
+    # First glimpse, of FIRST_GLIMPSE_REGISTRY: "uniform" (the paper) or "learned" (scores the places of the map).
+    node.BOX_PROPOSER.FIRST_GLIMPSE = "uniform"
+    # The LSTM also sees the coordinates of its glimpse.
+    node.BOX_PROPOSER.COORDINATES = False
     # tanh on the centre and -softplus on the log size, so that a box never leaves or exceeds the image.
     node.BOX_PROPOSER.SQUASH = False
     # Relative box size (fraction of the image side) a freshly initialised proposer starts from.
     node.BOX_PROPOSER.INITIAL_SIZE = 1.0
 
     node.ATTENTION = CN()
+    # A part of ATTENTION_REGISTRY: "GaussianAttention" (the paper) or "BilinearAttention" (pastes logits).
+    node.ATTENTION.NAME = "GaussianAttention"
+    # How BilinearAttention cuts a patch out, of SAMPLING_REGISTRY: "bilinear" or "gaussian".
+    node.ATTENTION.SAMPLING = "bilinear"
     # Patch size F_h, F_w in pixels.
     node.ATTENTION.PATCH_SIZE = [48, 48]
     # Log variance of the Gaussian filters, a function of FILTER_VARIANCE_REGISTRY: "from_size" (log size - log F),
@@ -129,20 +159,49 @@ def _add_parts_config(node: CN) -> None:
     node.ATTENTION.LEARN_GAINS = False
 
     node.SEGMENTATION_HEAD = CN()
-    # A part of SEGMENTATION_HEAD_REGISTRY.
+    # A part of SEGMENTATION_HEAD_REGISTRY: "PatchConvDeconvHead" (the paper) or "ResidualPatchHead" (a U-Net, logits).
     node.SEGMENTATION_HEAD.NAME = "PatchConvDeconvHead"
     # What the patch is cut from; as BOX_PROPOSER.INPUTS.
     node.SEGMENTATION_HEAD.INPUTS = ["image", "memory"]
-    # Output channels and max-pool sizes of the 3x3 conv layers.
+    # Output channels and max-pool sizes of the 3x3 conv layers (of ResidualPatchHead: channels and strides of levels).
     node.SEGMENTATION_HEAD.CONV_CHANNELS = [8, 8, 16, 16, 32, 32]
     node.SEGMENTATION_HEAD.CONV_POOLS = [1, 2, 1, 2, 1, 2]
-    # Output channels and strides of the 3x3 transposed conv layers; the last has one channel.
+    # Output channels and strides of PatchConvDeconvHead's transposed conv layers; the last has one channel.
     node.SEGMENTATION_HEAD.DECONV_CHANNELS = [32, 32, 16, 16, 8, 8, 1]
     node.SEGMENTATION_HEAD.DECONV_STRIDES = [2, 1, 2, 1, 2, 1, 1]
 
     node.STOP_SCORER = CN()
-    # A part of STOP_SCORER_REGISTRY.
+    # A part of STOP_SCORER_REGISTRY: "LinearStopScorer" (the paper) or "PooledStopScorer" (MLP on pooled features).
     node.STOP_SCORER.NAME = "LinearStopScorer"
+    # Hidden layer of PooledStopScorer.
+    node.STOP_SCORER.MLP_DIM = 64
+
+
+def _add_training_config(node: CN) -> None:
+    node.TRAINING = CN()
+    # A part of TRAINING_MODE_REGISTRY: "Sequential" (the paper: T steps, matched as a whole), "SequentialSteps" (T
+    # steps, each judged by itself), "ParallelTeacherForcing" (single steps from drawn memories) or "StatePool" (single
+    # steps from the memories that the model's own predictions have reached). All but the first use LOSS.STEP_MASK etc.
+    node.TRAINING.MODE = "Sequential"
+    # Steps the model takes by itself, without gradient: in StatePool from one iteration to the next (1 = the trained
+    # step's own prediction), in ParallelTeacherForcing at most so many after a memory was drawn.
+    node.TRAINING.OWN_STEPS = 1
+    # StatePool: an image makes room for another once so many training steps missed what was left of it.
+    node.TRAINING.MAX_MISSES = 2
+    # Patches per image cut out at noisy true boxes of unclaimed objects, besides the one at the proposed box.
+    node.TRAINING.TRUE_PATCHES = 2
+    # Their noise: centres move by up to half of this share of the size, sizes change by up to exp(this).
+    node.TRAINING.BOX_NOISE = 0.3
+    # Memories drawn from true masks.
+    node.TRAINING.DRAWN_MEMORY = CN()
+    # Share of those with nothing claimed.
+    node.TRAINING.DRAWN_MEMORY.EMPTY_SHARE = 0.5
+    # Claimed values are 1 - U(0, x).
+    node.TRAINING.DRAWN_MEMORY.VALUE_NOISE = 0.15
+    # Every second mask is eroded or dilated by a pixel.
+    node.TRAINING.DRAWN_MEMORY.SHAPE_NOISE = True
+    # Probability of a claimed piece of an unclaimed object.
+    node.TRAINING.DRAWN_MEMORY.PIECE_NOISE = 0.2
 
 
 def _add_loss_config(node: CN) -> None:
@@ -159,8 +218,19 @@ def _add_loss_config(node: CN) -> None:
     node.LOSS.MASK_WEIGHT = 1.0
     node.LOSS.BOX_WEIGHT = 1.0
     node.LOSS.SCORE_WEIGHT = 1.0
+    # Losses of single steps (see TRAINING.MODE): functions of STEP_MASK_LOSS_REGISTRY, "patch_bce" and "patch_dice" on
+    # the patch and "image_iou" on the whole image; they are summed.
+    node.LOSS.STEP_MASK = ["patch_bce", "patch_dice"]
+    # Weight of -log of the share of the place distribution on unclaimed objects.
+    node.LOSS.PLACE_WEIGHT = 1.0
+    # Weight of every place's own cross entropy with "is there an unclaimed object here?".
+    node.LOSS.OBJECT_WEIGHT = 0.5
+    # When a single step's score should be high, of SCORE_TRUTH_REGISTRY: "hit" (its box is at an unclaimed object) or
+    # "anything_left" (there is one, wherever the step looked).
+    node.LOSS.SCORE_TRUTH = "hit"
     # Factor of 0.5 * sum(w^2) over conv, linear and LSTM matrices. It is a term of the loss, because the original
-    # clips its gradient together with the others; SOLVER.WEIGHT_DECAY (the optimizer's own) is 0 in our configs.
+    # clips its gradient together with the others; SOLVER.WEIGHT_DECAY (the optimizer's own)
+    # is 0 in the paper's recipes; the fast recipe has that of AdamW instead.
     node.LOSS.WEIGHT_DECAY = 5e-5
     # Each side of a true box moves out by max(ratio * size, pixels).
     node.LOSS.BOX_PADDING_RATIO = 0.2
@@ -188,13 +258,17 @@ def _add_scheduled_sampling_config(node: CN) -> None:
 
 def _add_test_config(node: CN) -> None:
     node.TEST = CN()
-    # A part of POSTPROCESSOR_REGISTRY.
+    # A part of POSTPROCESSOR_REGISTRY: "StrongestInstance" (pixels go to the strongest score times mask, as in the
+    # original) or "StrongestMask" (to the strongest mask).
     node.TEST.POSTPROCESSOR = "StrongestInstance"
-    # Stop at the first score below STOP_THRESHOLD (the paper); false runs all T steps (the original code).
+    # Stop at the first score below SCORE_THRESHOLD (the paper); false runs all T steps (the original code).
     node.TEST.STOP_EARLY = True
+    # Largest number of steps; 0 = TIME_STEPS. Training knows nothing of it: with NORM "shared" or "group" the model
+    # may find more objects than any training image has.
+    node.TEST.MAX_STEPS = 0
     # Steps with a smaller score are no instances; 0 keeps all.
     node.TEST.SCORE_THRESHOLD = 0.5
-    # A pixel belongs to an instance where score times soft mask is above this.
+    # A pixel belongs to an instance where score times soft mask (StrongestMask: the soft mask) is above this.
     node.TEST.MASK_THRESHOLD = 0.3
     # Diameter (pixels) and sigma (value and pixels) of the bilateral filter on resized masks; diameter 0 = none.
     node.TEST.BILATERAL_DIAMETER = 5

@@ -13,6 +13,8 @@ import yaml
 from detectron2.config import CfgNode
 from torch import Tensor
 
+from .loading import read_checkpoint
+
 logger = logging.getLogger(__name__)
 
 
@@ -88,3 +90,28 @@ def save_model(cfg: CfgNode, state: Mapping[str, Tensor], checkpoint_path: str, 
     with open(config_path, "w") as file:
         file.write(cfg.dump())
     logger.info("Wrote %s and %s.", checkpoint_path, config_path)
+
+
+def save_inference_weights(path_in: str, path_out: str) -> bool:
+    """Write a checkpoint of weights alone, without optimizer and training state: a fraction of the size.
+
+    Args:
+        path_in: a checkpoint of a training.
+        path_out: file to write; its folder is made where there is none. Detectron2 and
+            :func:`~rec_attend_d2.checkpoint.load_weights` load it.
+
+    Returns:
+        Whether ``path_in`` held averaged weights (SOLVER.EMA_DECAY), which are then the ones written.
+
+    Raises:
+        FileNotFoundError: there is no file ``path_in``.
+        ValueError: it is no checkpoint, or ``path_out`` is the same file.
+    """
+    weights, averaged = read_checkpoint(path_in)
+    if os.path.realpath(path_in) == os.path.realpath(path_out):
+        raise ValueError(f"'{path_out}' is the checkpoint itself, whose training state would be lost: name another.")
+    os.makedirs(os.path.dirname(os.path.abspath(path_out)), exist_ok=True)
+    torch.save({"model": weights}, path_out)
+    kind = "averaged weights" if averaged else "weights as trained, since there is no average,"
+    logger.info("Wrote the %s of %s to %s.", kind, path_in, path_out)
+    return averaged

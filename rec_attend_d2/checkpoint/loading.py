@@ -1,6 +1,7 @@
 """Loading weights into a model, with a report and an error where they belong to another configuration."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pickle import UnpicklingError
 
@@ -9,6 +10,11 @@ from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
+
+# Entry of a training's checkpoints that holds the state of torch.optim.swa_utils.AveragedModel, and what that class
+# puts before the names of the weights.
+AVERAGE_KEY = "ema"
+AVERAGE_PREFIX = "module."
 
 
 @dataclass
@@ -20,31 +26,58 @@ class LoadReport:
         fresh_parts: parts of the model (first component of the names) of which the file holds nothing; they keep
             their initial weights.
         unused: names in the file that the model does not have.
+        averaged: whether these are the averaged weights of a training with SOLVER.EMA_DECAY.
     """
 
     loaded: list[str] = field(default_factory=list)
     fresh_parts: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    averaged: bool = False
 
 
 def _part(name: str) -> str:
     return name.split(".")[0]
 
 
-def _read_checkpoint(path: str) -> dict[str, Tensor]:
+def read_checkpoint(path: str, key: str = "") -> tuple[dict[str, Tensor], bool]:
+    """The weights of a checkpoint that are for use: the averaged ones where a training with SOLVER.EMA_DECAY wrote it.
+
+    Args:
+        path: a checkpoint file (.pth), at any place Detectron2's PathManager reads.
+        key: the configuration key that names the file, for errors.
+
+    Returns:
+        Weights on the CPU by name, and whether they are averaged.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no checkpoint.
+    """
+    named = f"{key} names '{path}', which" if key else f"'{path}'"
     local_path = PathManager.get_local_path(path)
     if not PathManager.isfile(local_path):
-        raise FileNotFoundError(f"MODEL.WEIGHTS names '{path}', which does not exist.")
+        raise FileNotFoundError(f"{named} does not exist.")
     try:
         content = torch.load(local_path, map_location="cpu", weights_only=True)
-        weights = content.get("model", content)
-        return {name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}
+        average = content.get(AVERAGE_KEY)
+        averaged = isinstance(average, Mapping)
+        if averaged:
+            weights = {
+                name.removeprefix(AVERAGE_PREFIX): tensor
+                for name, tensor in average.items()
+                if name.startswith(AVERAGE_PREFIX)
+            }
+        else:
+            weights = content.get("model", content)
+        return {name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}, averaged
     except (AttributeError, EOFError, RuntimeError, UnpicklingError) as error:
-        raise ValueError(f"MODEL.WEIGHTS names '{path}', which is no checkpoint of PyTorch tensors: {error}") from error
+        raise ValueError(f"{named} is no checkpoint of PyTorch tensors: {error}") from error
 
 
 def load_weights(model: nn.Module, path: str, complete: bool) -> LoadReport:
     """Load the weights of a file into a model; nothing else (no optimizer, no iteration).
+
+    Of a file that a training with SOLVER.EMA_DECAY wrote these are the averaged weights.
 
     Args:
         model: the model, not wrapped for distributed training.
@@ -57,7 +90,7 @@ def load_weights(model: nn.Module, path: str, complete: bool) -> LoadReport:
             (``complete``) a part is missing; or the file is no checkpoint.
         FileNotFoundError: there is no such file.
     """
-    weights = _read_checkpoint(path)
+    weights, averaged = read_checkpoint(path, "MODEL.WEIGHTS")
     state = model.state_dict()
 
     wrong_shapes = [
@@ -81,9 +114,11 @@ def load_weights(model: nn.Module, path: str, complete: bool) -> LoadReport:
         loaded=[name for name in state if name in weights],
         fresh_parts=sorted({_part(name) for name in missing}),
         unused=sorted(set(weights) - set(state)),
+        averaged=averaged,
     )
     model.load_state_dict({name: weights[name] for name in report.loaded}, strict=False)
-    logger.info("Loaded %d tensors of %s from %s.", len(report.loaded), type(model).__name__, path)
+    kind = "averaged weights" if averaged else "weights as trained, since the file has no average"
+    logger.info("Loaded %d tensors of %s from %s (%s).", len(report.loaded), type(model).__name__, path, kind)
     if report.fresh_parts:
         logger.info("Parts that start from initial weights, since the file has none: %s", ", ".join(report.fresh_parts))
     if report.unused:

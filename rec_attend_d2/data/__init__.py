@@ -4,10 +4,13 @@ from . import datasets
 from .augmentation import AUGMENTATION_REGISTRY, build_augmentations
 from .build import build_test_loader, build_train_loader, register_datasets
 from .dataset_mapper import RecAttendDatasetMapper
+from .state_pool import ImageState, StatePoolLoader
 
 __all__ = [
     "AUGMENTATION_REGISTRY",
+    "ImageState",
     "RecAttendDatasetMapper",
+    "StatePoolLoader",
     "build_augmentations",
     "build_test_loader",
     "build_train_loader",

@@ -4,10 +4,12 @@ import difflib
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, build_detection_test_loader, build_detection_train_loader
+from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from .dataset_mapper import RecAttendDatasetMapper
 from .datasets.coco_files import register_coco_files
+from .state_pool import StatePoolLoader
 
 
 def register_datasets(cfg: CfgNode) -> None:
@@ -34,10 +36,18 @@ def check_registered(name: str, key: str) -> None:
         )
 
 
-def build_train_loader(cfg: CfgNode) -> DataLoader:
-    """Endless loader over DATASETS.TRAIN. It yields lists of dicts of :class:`RecAttendDatasetMapper`."""
+def build_train_loader(cfg: CfgNode) -> DataLoader | StatePoolLoader:
+    """Endless loader over DATASETS.TRAIN. It yields lists of dicts of :class:`RecAttendDatasetMapper`.
+
+    In the training mode StatePool an image comes back until the model has found all its objects.
+    """
     register_datasets(cfg)
-    return build_detection_train_loader(cfg, mapper=RecAttendDatasetMapper(cfg, is_train=True))
+    loader = build_detection_train_loader(cfg, mapper=RecAttendDatasetMapper(cfg, is_train=True))
+    training = cfg.MODEL.REC_ATTEND.TRAINING
+    if cfg.MODEL.META_ARCHITECTURE == "RecAttend" and training.MODE == "StatePool":
+        slots = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+        return StatePoolLoader(loader, slots, 2 * cfg.MODEL.REC_ATTEND.TIME_STEPS, training.MAX_MISSES)
+    return loader
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:

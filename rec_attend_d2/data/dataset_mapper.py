@@ -4,6 +4,7 @@ Shapes: `N` instances, `h, w` network input, `K` foreground channels; pixels.
 """
 
 import logging
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 
+from ..config import trains_whole_sequences
 from .angle_map import angle_map, foreground_map
 from .augmentation import build_augmentations, build_resize
 from .image_io import check_percentiles, read_image
@@ -69,7 +71,8 @@ class RecAttendDatasetMapper:
         maps_from_data = node.PREPROCESSOR.NAME == "GivenMaps"
         return {
             "augmentations": build_augmentations(cfg) if is_train else [build_resize(cfg)],
-            "time_steps": node.TIME_STEPS,
+            # Single steps are trained with all objects of an image; a sequence has room for so many.
+            "time_steps": node.TIME_STEPS if trains_whole_sequences(cfg) else sys.maxsize,
             "contrast_percentiles": cfg.INPUT.CONTRAST_PERCENTILES,
             "angle_bins": node.PREPROCESSOR.ANGLE_BINS if maps_from_data else 0,
             "foreground_classes": node.PREPROCESSOR.FOREGROUND_CLASSES if maps_from_data else 0,

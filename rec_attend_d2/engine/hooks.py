@@ -52,7 +52,7 @@ class StepPicturesHook(HookBase):
     def __init__(self, model: nn.Module, example: dict, period: int):
         """
         Args:
-            model: the model in training.
+            model: the model that is drawn, the averaged one if there is one.
             example: dataset dict of the image.
             period: iterations between two pictures; 0 = only after training.
         """

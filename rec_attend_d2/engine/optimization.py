@@ -1,23 +1,34 @@
-"""Optimizers and learning rate schedules of the paper's recipes."""
+"""Optimizers, gradient clipping and learning rate schedules, chosen by SOLVER."""
 
 import math
 from collections.abc import Callable
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.layers.batch_norm import CycleBatchNormList, LayerNorm
 from detectron2.solver import build_lr_scheduler as build_detectron2_lr_scheduler
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.solver.build import reduce_param_groups
 from fvcore.common.registry import Registry
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
+from ..layers.step_norm import STEP_NORM_REGISTRY
 from ..registry import look_up, register_as
 
 OPTIMIZER_REGISTRY = Registry("OPTIMIZER")
 OPTIMIZER_REGISTRY.__doc__ = """Functions (cfg, parameter groups) -> optimizer."""
+GRADIENT_CLIP_REGISTRY = Registry("GRADIENT_CLIP")
+GRADIENT_CLIP_REGISTRY.__doc__ = """Functions (parameters with a gradient, largest value, order of the norm) that
+change the gradients in place."""
 LR_SCHEDULER_REGISTRY = Registry("LR_SCHEDULER")
 LR_SCHEDULER_REGISTRY.__doc__ = """Functions (cfg, optimizer) -> learning rate schedule, besides Detectron2's own."""
+
+# Norm layers of PyTorch (batch, instance, group, layer and, where it has it, RMS) and Detectron2's that are none of
+# these. Those of this project are the entries of STEP_NORM_REGISTRY.
+_NORMS: tuple[type[nn.Module], ...] = (_NormBase, nn.GroupNorm, nn.LayerNorm, LayerNorm, CycleBatchNormList)
+_NORMS += (nn.RMSNorm,) if hasattr(nn, "RMSNorm") else ()
 
 
 class EpsilonHatAdam(torch.optim.Adam):
@@ -41,6 +52,11 @@ def _adam(cfg: CfgNode, groups: list[dict]) -> Optimizer:
     return EpsilonHatAdam(groups, lr=cfg.SOLVER.BASE_LR, eps=cfg.SOLVER.ADAM_EPS)
 
 
+@register_as(OPTIMIZER_REGISTRY, "AdamW")
+def _adamw(cfg: CfgNode, groups: list[dict]) -> Optimizer:
+    return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR, eps=cfg.SOLVER.ADAM_EPS)
+
+
 @register_as(OPTIMIZER_REGISTRY, "SGD")
 def _sgd(cfg: CfgNode, groups: list[dict]) -> Optimizer:
     return torch.optim.SGD(groups, lr=cfg.SOLVER.BASE_LR, momentum=cfg.SOLVER.MOMENTUM, nesterov=cfg.SOLVER.NESTEROV)
@@ -53,19 +69,91 @@ def _staircase(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
     return StepLR(optimizer, step_size=cfg.SOLVER.DECAY_PERIOD, gamma=cfg.SOLVER.GAMMA)
 
 
-def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
-    """The optimizer SOLVER.OPTIMIZER, with Detectron2's parameter groups and gradient clipping.
+@register_as(GRADIENT_CLIP_REGISTRY, "value")
+def _clip_value(parameters: list[nn.Parameter], largest: float, order: float) -> None:
+    """Each element on its own, as in the original."""
+    del order  # part of the registry's signature
+    nn.utils.clip_grad_value_(parameters, largest)
 
-    With SOLVER.CLIP_GRADIENTS of type "value" each gradient element is clipped, as in the original.
+
+@register_as(GRADIENT_CLIP_REGISTRY, "norm")
+def _clip_norm(parameters: list[nn.Parameter], largest: float, order: float) -> None:
+    """The norm of each parameter's gradient."""
+    for parameter in parameters:
+        nn.utils.clip_grad_norm_(parameter, largest, order)
+
+
+@register_as(GRADIENT_CLIP_REGISTRY, "full_model")
+def _clip_full_model(parameters: list[nn.Parameter], largest: float, order: float) -> None:
+    """The norm of all gradients together."""
+    nn.utils.clip_grad_norm_(parameters, largest, order)
+
+
+def _with_clipping(cfg: CfgNode, optimizer_class: type[Optimizer]) -> type[Optimizer]:
+    """Subclass that clips before every step, as Detectron2's.
+
+    Detectron2's own fails where a parameter has no gradient, and knows no norm over all parameters.
+    """
+    node = cfg.SOLVER.CLIP_GRADIENTS
+    clip: Callable = look_up(GRADIENT_CLIP_REGISTRY, node.CLIP_TYPE, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE")
+    largest, order = node.CLIP_VALUE, node.NORM_TYPE
+    if not largest > 0:
+        raise ValueError(
+            f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE is {largest}, which stops all learning: give more than 0, or set "
+            "SOLVER.CLIP_GRADIENTS.ENABLED to False."
+        )
+
+    class ClippingOptimizer(optimizer_class):  # type: ignore[misc, valid-type]
+        def step(self, closure=None):
+            """Clip, then one optimizer step."""
+            parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+            if parameters:
+                clip(parameters, largest, order)
+            return super().step(closure)
+
+    return ClippingOptimizer
+
+
+def _is_bias(name: str) -> bool:
+    # PyTorch's recurrent layers and attention have bias_ih_l0 and in_proj_bias.
+    return name == "bias" or name.startswith("bias_") or name.endswith("_bias")
+
+
+def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
+    """Parameters by learning rate and weight decay, in the model's order; those without gradient are left out.
+
+    Weight decay is SOLVER.WEIGHT_DECAY_BIAS for biases, also those of norm layers, SOLVER.WEIGHT_DECAY_NORM for the
+    other parameters of norm layers, else SOLVER.WEIGHT_DECAY. As in Detectron2, except that WEIGHT_DECAY_BIAS None is
+    0 and that every norm layer counts as one. SOLVER.BIAS_LR_FACTOR multiplies the learning rate of biases.
+    """
+    solver = cfg.SOLVER
+    norms = (*_NORMS, *(norm for _, norm in STEP_NORM_REGISTRY if isinstance(norm, type)))
+    groups, seen = [], set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or parameter in seen:
+                continue
+            seen.add(parameter)
+            group = {"params": [parameter], "lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY}
+            if _is_bias(name):
+                group["lr"] *= solver.BIAS_LR_FACTOR
+                group["weight_decay"] = solver.WEIGHT_DECAY_BIAS or 0.0
+            elif isinstance(module, norms):
+                group["weight_decay"] = solver.WEIGHT_DECAY_NORM
+            groups.append(group)
+    return reduce_param_groups(groups)
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
+    """The optimizer SOLVER.OPTIMIZER, with the groups of :func:`parameter_groups` and SOLVER.CLIP_GRADIENTS.
 
     Raises:
-        ValueError: unknown optimizer.
+        ValueError: unknown optimizer or way of clipping, or a largest value that is not above 0.
     """
-    groups = get_default_optimizer_params(model, base_lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
     make: Callable = look_up(OPTIMIZER_REGISTRY, cfg.SOLVER.OPTIMIZER, "SOLVER.OPTIMIZER")
-    # Detectron2 clips by making a subclass of the optimizer's class.
-    optimizer = make(cfg, groups)
-    optimizer.__class__ = maybe_add_gradient_clipping(cfg, type(optimizer))
+    optimizer = make(cfg, parameter_groups(cfg, model))
+    if cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
+        optimizer.__class__ = _with_clipping(cfg, type(optimizer))
     return optimizer
 
 

@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
-from detectron2.engine.hooks import PeriodicWriter
+from detectron2.engine.hooks import EvalHook, PeriodicWriter
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
 from torch import nn
@@ -14,17 +14,30 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from ..checkpoint import load_weights
-from ..data import build_test_loader, build_train_loader
+from ..checkpoint.loading import AVERAGE_KEY
+from ..data import StatePoolLoader, build_test_loader, build_train_loader
 from ..evaluation.build import build_evaluator
+from .ema import AverageHook, build_average, read_ema_decay
 from .hooks import ResumableBestCheckpointer, ScheduledSamplingHook, StepPicturesHook, unwrap
 from .optimization import build_lr_scheduler, build_optimizer
 
 
 class Trainer(DefaultTrainer):
-    """Trains any of this project's meta-architectures."""
+    """Trains any of this project's meta-architectures.
+
+    With SOLVER.EMA_DECAY it evaluates the averaged weights, and checkpoints hold both them and the model's own.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        """
+        Raises:
+            ValueError: a setting is wrong; the message names it.
+        """
+        self._ema_decay = read_ema_decay(cfg)  # before data are read, which can take minutes
+        super().__init__(cfg)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
+    def build_train_loader(cls, cfg: CfgNode) -> DataLoader | StatePoolLoader:
         """See :func:`rec_attend_d2.data.build_train_loader`."""
         return build_train_loader(cfg)
 
@@ -66,15 +79,33 @@ class Trainer(DefaultTrainer):
         super().train()
         return getattr(self, "_last_eval_results", {})
 
+    def _test(self) -> dict:
+        self._last_eval_results = self.test(self.cfg, self._tested_model)
+        return self._last_eval_results
+
     def build_hooks(self) -> list:
-        """Detectron2's hooks, the sampling schedule, the best checkpoint and the pictures; writers stay last."""
-        detectron2_hooks = super().build_hooks()
+        """Detectron2's hooks, the average, the sampling schedule, the best checkpoint and pictures; writers stay last.
+
+        The average comes first, so that checkpoints and evaluations of an iteration have that iteration's.
+        """
+        self._tested_model = self.model
+        average_hooks = []
+        if self._ema_decay > 0:
+            average = build_average(unwrap(self.model), self._ema_decay)
+            self.checkpointer.add_checkpointable(AVERAGE_KEY, average)
+            self._tested_model = average.module
+            average_hooks.append(AverageHook(average, self.model))
+        detectron2_hooks = [
+            EvalHook(self.cfg.TEST.EVAL_PERIOD, self._test) if isinstance(hook, EvalHook) else hook
+            for hook in super().build_hooks()
+            if hook is not None
+        ]
         writers = [hook for hook in detectron2_hooks if isinstance(hook, PeriodicWriter)]
-        others = [hook for hook in detectron2_hooks if hook is not None and hook not in writers]
+        others = [hook for hook in detectron2_hooks if hook not in writers]
         ours = [ScheduledSamplingHook(self.model)]
         if comm.is_main_process():
             ours += self._main_process_hooks()
-        return others + ours + writers
+        return average_hooks + others + ours + writers
 
     def _main_process_hooks(self) -> list:
         period, metric = self.cfg.TEST.EVAL_PERIOD, self.cfg.TEST.BEST_METRIC
@@ -83,7 +114,7 @@ class Trainer(DefaultTrainer):
             added.append(ResumableBestCheckpointer(period, self.checkpointer, metric))
         if self.cfg.DATASETS.TEST:
             example = next(iter(self.build_test_loader(self.cfg, self.cfg.DATASETS.TEST[0])))[0]
-            added.append(StepPicturesHook(self.model, example, period))
+            added.append(StepPicturesHook(self._tested_model, example, period))
         return added
 
 
@@ -92,7 +123,7 @@ def evaluate(cfg: CfgNode, weights: str) -> OrderedDict:
 
     Args:
         cfg: the config they were trained with.
-        weights: checkpoint file.
+        weights: checkpoint file; its averaged weights count where it has some.
 
     Returns:
         Results by evaluator and metric, as ``DefaultTrainer.test``.

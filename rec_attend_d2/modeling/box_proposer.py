@@ -6,7 +6,6 @@ Shapes: `B` images, `C` input channels, `D` channels of the control CNN's map, `
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -14,13 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..layers.boxes import CenterBoxes
-from ..layers.conv_stack import ConvStack
 from ..layers.initialization import initialize
-from ..layers.step_norm import STEP_NORM_REGISTRY
-from ..registry import look_up
-from .inputs import check_conv_layers, feature_size, input_channels
-from .registries import BOX_PROPOSER_REGISTRY
-from .step_types import Proposal
+from ..registry import look_up, register_as
+from .control_cnn import build_control_cnn
+from .inputs import StepInputs
+from .registries import BOX_PROPOSER_REGISTRY, FIRST_GLIMPSE_REGISTRY
+from .step_types import Places, Proposal
+
+_KEY = "MODEL.REC_ATTEND.BOX_PROPOSER"
 
 # Numbers a box head predicts: centre (2), log size (2), log variance (2), and the log gains of patch, box map, mask.
 BOX_PARAMETERS = 9
@@ -28,8 +28,7 @@ BOX_PARAMETERS = 9
 
 def build_box_proposer(cfg: CfgNode) -> nn.Module:
     """The part named by MODEL.REC_ATTEND.BOX_PROPOSER.NAME."""
-    key = "MODEL.REC_ATTEND.BOX_PROPOSER.NAME"
-    return look_up(BOX_PROPOSER_REGISTRY, cfg.MODEL.REC_ATTEND.BOX_PROPOSER.NAME, key)(cfg)
+    return look_up(BOX_PROPOSER_REGISTRY, cfg.MODEL.REC_ATTEND.BOX_PROPOSER.NAME, f"{_KEY}.NAME")(cfg)
 
 
 def decode_box_parameters(
@@ -108,7 +107,7 @@ class MLP(nn.Module):
 class GlimpseLSTM(nn.Module):
     """Takes ``K`` glimpses at a feature map, each where the last one's LSTM output says.
 
-    The LSTM's state is zero at the start of every time step; the first glimpse is spread evenly.
+    The LSTM's state is zero at the start of every time step.
     """
 
     def __init__(self, channels: int, places: int, hidden_size: int, glimpses: int, mlp_layers: int):
@@ -126,8 +125,12 @@ class GlimpseLSTM(nn.Module):
         # A single glimpse has no next one, and a layer without gradients would stop distributed training.
         self.next_glimpse = MLP([hidden_size] * mlp_layers + [places]) if glimpses > 1 else None
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, first_logits: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Look at ``features`` [B, D, h, w].
+
+        Args:
+            features: the control CNN's map.
+            first_logits: [B, h, w], where the first glimpse goes; without them it is spread evenly (the paper).
 
         Returns:
             The last LSTM output [B, S] and the glimpse maps [B, K, h, w], each of which sums to 1.
@@ -135,6 +138,8 @@ class GlimpseLSTM(nn.Module):
         batch, _, height, width = features.shape
         places = features.flatten(2).transpose(1, 2)
         glimpse = features.new_full((batch, height * width), 1 / (height * width))
+        if first_logits is not None:
+            glimpse = torch.softmax(first_logits.flatten(1), dim=1)
         hidden = cell = features.new_zeros(batch, self.lstm.hidden_size)
         maps = []
         for k in range(self.glimpses):
@@ -146,6 +151,44 @@ class GlimpseLSTM(nn.Module):
         return hidden, torch.stack(maps, dim=1).unflatten(2, (height, width))
 
 
+@register_as(FIRST_GLIMPSE_REGISTRY, "uniform")
+class UniformFirstGlimpse(nn.Module):
+    """The paper's: the first glimpse is spread evenly."""
+
+    def __init__(self, channels: int):
+        del channels  # part of the registry's signature
+        super().__init__()
+
+    def forward(self, features: Tensor) -> None:
+        """No logits for ``features`` [B, D, h, w]."""
+
+
+@register_as(FIRST_GLIMPSE_REGISTRY, "learned")
+class LearnedFirstGlimpse(nn.Module):
+    """Scores every place of the map, so that the first glimpse already goes to an unclaimed object."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.score = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits [B, h, w] of ``features`` [B, D, h, w]."""
+        return self.score(features)[:, 0]
+
+
+def place_coordinates(height: int, width: int) -> Tensor:
+    """Coordinates of the places of a map, [1, 2, height, width], (y, x), from -1 to 1."""
+    axes = [(torch.arange(length) + 0.5) / length * 2 - 1 for length in (height, width)]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
+
+
+def check_initial_size(cfg: CfgNode) -> None:
+    """Raise a ValueError unless BOX_PROPOSER.INITIAL_SIZE is positive."""
+    size = cfg.MODEL.REC_ATTEND.BOX_PROPOSER.INITIAL_SIZE
+    if size <= 0:
+        raise ValueError(f"{_KEY}.INITIAL_SIZE is {size}; give a share of the image's side above 0.")
+
+
 @BOX_PROPOSER_REGISTRY.register()
 class GlimpseLSTMBoxProposer(nn.Module):
     """The paper's box proposer: control CNN, glimpse LSTM and a linear layer (or MLP) to the box."""
@@ -154,50 +197,50 @@ class GlimpseLSTMBoxProposer(nn.Module):
     def __init__(
         self,
         *,
-        in_channels: int,
+        control_cnn: nn.Module,
         image_size: tuple[int, int],
-        map_size: tuple[int, int],
-        conv_channels: Sequence[int],
-        conv_pools: Sequence[int],
         hidden_dim: int,
         glimpses: int,
         glimpse_mlp_layers: int,
         box_mlp_dims: Sequence[int],
+        first_glimpse: str,
+        coordinates: bool,
         squash: bool,
         initial_size: float,
-        norm: str,
-        time_steps: int,
         initializer: str,
     ):
         """
         Args:
-            in_channels: C.
+            control_cnn: with ``out_channels`` (D) and ``map_size`` (h, w).
             image_size: (H, W), pixels.
-            map_size: (h, w), cells.
-            conv_channels, conv_pools: layers of the control CNN.
             hidden_dim: S.
             glimpses: K.
             glimpse_mlp_layers: linear layers from LSTM output to the next glimpse map.
             box_mlp_dims: hidden sizes of the MLP to the box; none = one linear layer.
+            first_glimpse: name in FIRST_GLIMPSE_REGISTRY.
+            coordinates: the LSTM also sees where its glimpse lies.
             squash: see :func:`decode_box_parameters`.
             initial_size: size of a fresh proposer's boxes relative to the image.
-            norm: name in STEP_NORM_REGISTRY.
-            time_steps: T.
             initializer: name in INITIALIZER_REGISTRY.
         """
         super().__init__()
         self.image_size = image_size
         self.squash = squash
         self.hidden_dim = hidden_dim
-        norm_class = look_up(STEP_NORM_REGISTRY, norm, "MODEL.REC_ATTEND.NORM")
-        self.control_cnn = ConvStack(in_channels, conv_channels, conv_pools, partial(norm_class, time_steps=time_steps))
-        places = map_size[0] * map_size[1]
-        self.glimpse = GlimpseLSTM(conv_channels[-1], places, hidden_dim, glimpses, glimpse_mlp_layers)
+        self.control_cnn = control_cnn
+        channels: int = control_cnn.out_channels  # type: ignore[assignment]
+        map_size: tuple[int, int] = control_cnn.map_size  # type: ignore[assignment]
+        self.first_glimpse = look_up(FIRST_GLIMPSE_REGISTRY, first_glimpse, f"{_KEY}.FIRST_GLIMPSE")(channels)
+        self.coordinates: Tensor | None
+        self.register_buffer("coordinates", place_coordinates(*map_size) if coordinates else None, persistent=False)
+        seen = channels + (2 if coordinates else 0)
+        self.glimpse = GlimpseLSTM(seen, map_size[0] * map_size[1], hidden_dim, glimpses, glimpse_mlp_layers)
         self.box = MLP([hidden_dim, *box_mlp_dims, BOX_PARAMETERS])
         self._initialize(initializer, initial_size)
 
     def _initialize(self, initializer: str, initial_size: float) -> None:
-        initialize(self, initializer)
+        for part in (self.first_glimpse, self.glimpse, self.box):
+            initialize(part, initializer)
         self.glimpse.lstm.reset_forget_bias()
         last = self.box.layers[-1]
         assert isinstance(last, nn.Linear)
@@ -206,37 +249,31 @@ class GlimpseLSTMBoxProposer(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        key = "MODEL.REC_ATTEND.BOX_PROPOSER"
         node = cfg.MODEL.REC_ATTEND.BOX_PROPOSER
-        check_conv_layers(node, key)
         if node.GLIMPSES < 1:
-            raise ValueError(f"{key}.GLIMPSES is {node.GLIMPSES}; give at least 1.")
-        if node.INITIAL_SIZE <= 0:
-            raise ValueError(f"{key}.INITIAL_SIZE is {node.INITIAL_SIZE}; give a share of the image's side above 0.")
+            raise ValueError(f"{_KEY}.GLIMPSES is {node.GLIMPSES}; give at least 1.")
+        check_initial_size(cfg)
         return {
-            "in_channels": input_channels(cfg, node.INPUTS, f"{key}.INPUTS"),
+            "control_cnn": build_control_cnn(cfg),
             "image_size": tuple(cfg.INPUT.IMAGE_SIZE),
-            "map_size": feature_size(cfg.INPUT.IMAGE_SIZE, node.CONV_POOLS, f"{key}.CONV_POOLS", "INPUT.IMAGE_SIZE"),
-            "conv_channels": node.CONV_CHANNELS,
-            "conv_pools": node.CONV_POOLS,
             "hidden_dim": node.HIDDEN_DIM,
             "glimpses": node.GLIMPSES,
             "glimpse_mlp_layers": node.GLIMPSE_MLP_LAYERS,
             "box_mlp_dims": node.BOX_MLP_DIMS,
+            "first_glimpse": node.FIRST_GLIMPSE,
+            "coordinates": node.COORDINATES,
             "squash": node.SQUASH,
             "initial_size": node.INITIAL_SIZE,
-            "norm": cfg.MODEL.REC_ATTEND.NORM,
-            "time_steps": cfg.MODEL.REC_ATTEND.TIME_STEPS,
             "initializer": cfg.MODEL.REC_ATTEND.INIT,
         }
 
-    def forward(self, inputs: Tensor, step: int) -> Proposal:
-        """Propose a box per image.
-
-        Args:
-            inputs: [B, C, H, W], image, memory and extra maps.
-            step: time step, counted from 0.
-        """
-        features = self.control_cnn(inputs, step)[-1]
-        hidden, glimpse_maps = self.glimpse(features)
-        return decode_box_parameters(self.box(hidden), self.image_size, self.squash, hidden, glimpse_maps)
+    def forward(self, inputs: StepInputs, step: int) -> Proposal:
+        """Propose a box per image at time step ``step``, counted from 0."""
+        features = self.control_cnn(inputs, step)
+        logits = self.first_glimpse(features)
+        if self.coordinates is not None:
+            features = torch.cat([features, self.coordinates.expand(len(features), -1, -1, -1)], dim=1)
+        hidden, glimpse_maps = self.glimpse(features, logits)
+        proposal = decode_box_parameters(self.box(hidden), self.image_size, self.squash, hidden, glimpse_maps)
+        proposal.places = None if logits is None else Places(logits, None)
+        return proposal

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..layers.boxes import pixel_edges, unpadded_boxes
 from .criterion import BoxCriterion
+from .inputs import StepInputs
 from .recurrent_model import RecurrentModel
 from .scheduled_sampling import OwnPredictions, StepFeeder, TrueMemory
 from .step_types import BoxSequence, BoxStep, ExtraMaps, stack_steps
@@ -38,11 +39,17 @@ class RecAttendBoxProposer(RecurrentModel):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
+        if cfg.MODEL.REC_ATTEND.BOX_PROPOSER.NAME == "DenseBoxProposer":
+            raise ValueError(
+                "Stage B trains the paper's proposer: MODEL.REC_ATTEND.BOX_PROPOSER.NAME 'DenseBoxProposer' needs no "
+                "stage of its own. Train MODEL.META_ARCHITECTURE 'RecAttend' at once."
+            )
+        common = cls.common_arguments(cfg)
         return {
-            **cls.common_arguments(cfg),
+            **common,
             "criterion": BoxCriterion(cfg),
             "scheduled_sampling": TrueMemory(cfg),
-            "box_scorer": HiddenStateScorer(cfg),
+            "box_scorer": HiddenStateScorer(cfg, common["box_proposer"].hidden_dim),
             "score_threshold": cfg.MODEL.REC_ATTEND.TEST.SCORE_THRESHOLD,
         }
 
@@ -64,7 +71,7 @@ class RecAttendBoxProposer(RecurrentModel):
         memory = self.memory.initial(images)
         steps = []
         for step in range(self.time_steps):
-            proposal = self._propose(images, memory, extra, step)
+            proposal = self.box_proposer(StepInputs(images, memory, extra), step)
             feeder.boxes(proposal, step)
             score, class_probabilities = self.box_scorer(proposal.hidden)
             box_map = self.attention.box_maps(stack_steps([proposal]))[:, 0]

@@ -1,15 +1,42 @@
 """What the two networks see: the concatenation of image, memory, angle and foreground maps (paper, section 3.1)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
-from .step_types import ExtraMaps
+from ..registry import look_up
+from .memory import memory_channels
+from .registries import TRAINING_MODE_REGISTRY
+from .step_types import ExtraMaps, select
 
-# Channel order of the concatenation.
-INPUT_ORDER = ("image", "memory", "angle", "foreground")
+# Channel order of the concatenation. "features" are maps of a smaller size, which a part takes in by itself.
+INPUT_ORDER = ("image", "memory", "angle", "foreground", "features")
+
+
+@dataclass
+class StepInputs:
+    """What a time step starts from.
+
+    Attributes:
+        image: [B, 3, H, W], normalised.
+        memory: [B, H, W] or [B, M, H, W], what was claimed before this step.
+        extra: maps of the preprocessor.
+    """
+
+    image: Tensor
+    memory: Tensor
+    extra: ExtraMaps
+
+    def concatenated(self, names: Sequence[str]) -> Tensor:
+        """See :func:`concatenate_inputs`."""
+        return concatenate_inputs(self.image, self.memory, self.extra, names)
+
+    def select(self, index: Tensor) -> "StepInputs":
+        """The images ``index`` [n] of the batch."""
+        return select(self, index)
 
 
 def input_channels(cfg: CfgNode, names: Sequence[str], key: str) -> int:
@@ -28,9 +55,10 @@ def input_channels(cfg: CfgNode, names: Sequence[str], key: str) -> int:
     preprocessor = cfg.MODEL.REC_ATTEND.PREPROCESSOR
     channels = {
         "image": len(cfg.MODEL.PIXEL_MEAN),
-        "memory": 1,
+        "memory": memory_channels(cfg),
         "angle": preprocessor.ANGLE_BINS,
         "foreground": preprocessor.FOREGROUND_CLASSES,
+        "features": preprocessor.FEATURE_CHANNELS[0] if preprocessor.FEATURE_CHANNELS else 0,
     }
     for name in names:
         if name not in channels:
@@ -38,9 +66,16 @@ def input_channels(cfg: CfgNode, names: Sequence[str], key: str) -> int:
         if channels[name] == 0:
             raise ValueError(
                 f"{key} names '{name}', but MODEL.REC_ATTEND.PREPROCESSOR makes no such map. Set its NAME and "
-                f"ANGLE_BINS or FOREGROUND_CLASSES, or take '{name}' out of {key}."
+                f"ANGLE_BINS, FOREGROUND_CLASSES or FEATURE_CHANNELS, or take '{name}' out of {key}."
             )
     return sum(channels[name] for name in set(names))
+
+
+def norm_time_steps(cfg: CfgNode) -> int:
+    """Time steps that a norm has to keep apart, or to average over: how often an image passes it in one iteration."""
+    node = cfg.MODEL.REC_ATTEND
+    mode = look_up(TRAINING_MODE_REGISTRY, node.TRAINING.MODE, "MODEL.REC_ATTEND.TRAINING.MODE")
+    return 1 if mode.single_steps else node.TIME_STEPS
 
 
 def check_conv_layers(node: CfgNode, key: str) -> None:
@@ -77,11 +112,11 @@ def feature_size(image_size: Sequence[int], pools: Sequence[int], key: str, size
 
 
 def concatenate_inputs(image: Tensor, memory: Tensor, extra: ExtraMaps, names: Sequence[str]) -> Tensor:
-    """Input of a network.
+    """Input of a network: all maps of the image's size, which leaves out "features".
 
     Args:
         image: [B, 3, H, W].
-        memory: [B, H, W].
+        memory: [B, H, W] or [B, M, H, W].
         extra: maps of the preprocessor.
         names: which maps the network sees.
 
@@ -91,10 +126,11 @@ def concatenate_inputs(image: Tensor, memory: Tensor, extra: ExtraMaps, names: S
     Raises:
         ValueError: a map that is asked for was not given.
     """
-    maps = {"image": image, "memory": memory[:, None], "angle": extra.angle, "foreground": extra.foreground}
+    memory = memory[:, None] if memory.ndim == 3 else memory
+    maps = {"image": image, "memory": memory, "angle": extra.angle, "foreground": extra.foreground}
     selected = []
     for name in INPUT_ORDER:
-        if name in names:
+        if name in names and name in maps:
             given = maps[name]
             if given is None:
                 raise ValueError(f"The network's INPUTS name '{name}', but the batch holds no such map.")

@@ -122,6 +122,10 @@ class StrongestInstance:
             "min_area": node.MIN_AREA,
         }
 
+    def _weighted(self, masks: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """What instances compete for a pixel with: score times mask [n, H, W] (original code)."""
+        return masks * scores[:, None, None]
+
     def _smooth(self, maps: np.ndarray) -> np.ndarray:
         if self.bilateral_diameter > 0:
             sigma = self.bilateral_sigma
@@ -153,7 +157,7 @@ class StrongestInstance:
         masks, scores = masks.detach(), scores.detach()
         keep = scores >= self.score_threshold
         scores = scores[keep].float()
-        maps = (masks[keep].float() * scores[:, None, None]).cpu().numpy()
+        maps = self._weighted(masks[keep].float(), scores).cpu().numpy()
         maps = resize_maps(maps, *original_size)
         if len(maps):
             maps = self._smooth(maps)
@@ -172,3 +176,15 @@ class StrongestInstance:
         result.scores = scores.cpu()[torch.from_numpy(large)]
         result.pred_classes = torch.from_numpy(majority_classes(instances, full_foreground))
         return result
+
+
+@POSTPROCESSOR_REGISTRY.register()
+class StrongestMask(StrongestInstance):
+    """Scores only decide which steps are instances; pixels go by the masks alone.
+
+    Times its score, the mask of an object the model is not sure of would shrink, and vanish below MASK_THRESHOLD.
+    """
+
+    def _weighted(self, masks: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The masks [n, H, W] as they are."""
+        return masks

@@ -18,6 +18,16 @@ def build_preprocessor(cfg: CfgNode) -> nn.Module:
     return look_up(PREPROCESSOR_REGISTRY, cfg.MODEL.REC_ATTEND.PREPROCESSOR.NAME, key)(cfg)
 
 
+def check_no_features(cfg: CfgNode) -> None:
+    """Raise a ValueError where a preprocessor without learned features is told their channels."""
+    node = cfg.MODEL.REC_ATTEND.PREPROCESSOR
+    if node.FEATURE_CHANNELS:
+        raise ValueError(
+            f"MODEL.REC_ATTEND.PREPROCESSOR.NAME '{node.NAME}' makes no features, but FEATURE_CHANNELS is "
+            f"{list(node.FEATURE_CHANNELS)}. Set it to [], or choose 'ImageEncoder'."
+        )
+
+
 @PREPROCESSOR_REGISTRY.register()
 class NoPreprocessor(nn.Module):
     """Adds nothing: the networks see image and memory."""
@@ -28,6 +38,7 @@ class NoPreprocessor(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
+        check_no_features(cfg)
         node = cfg.MODEL.REC_ATTEND.PREPROCESSOR
         if node.ANGLE_BINS or node.FOREGROUND_CLASSES:
             raise ValueError(
@@ -54,6 +65,7 @@ class GivenMaps(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         node = cfg.MODEL.REC_ATTEND.PREPROCESSOR
+        check_no_features(cfg)
         return {"angle_bins": node.ANGLE_BINS, "foreground_classes": node.FOREGROUND_CLASSES}
 
     def forward(self, images: Tensor, batched_inputs: list[dict]) -> ExtraMaps:

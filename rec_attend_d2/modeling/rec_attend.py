@@ -3,7 +3,9 @@
 Shapes: `B` images, `T` steps, `H, W` network input.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -11,15 +13,46 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from .criterion import MaskCriterion
-from .inputs import concatenate_inputs
+from .inputs import StepInputs
 from .postprocessing import build_postprocessor
 from .recurrent_model import RecurrentModel
 from .scheduled_sampling import OwnPredictions, ScheduledSampling, StepFeeder
 from .segmentation_head import build_segmentation_head
+from .step_criterion import StepCriterion
 from .step_types import BoxSequence, ExtraMaps, MaskSequence, MaskStep, stack_steps
 from .stop_scorer import build_stop_scorer
 from .targets import Targets
+from .training_modes import training_mode_class
+
+
+def _check_parts(cfg: CfgNode, segmentation_head: Any, attention: Any) -> None:
+    """Raise a ValueError unless the segmentation head gives what the attention pastes and the losses compare."""
+    node = cfg.MODEL.REC_ATTEND
+    if segmentation_head.gives_logits != attention.takes_logits:
+        raise ValueError(
+            f"MODEL.REC_ATTEND.SEGMENTATION_HEAD.NAME '{node.SEGMENTATION_HEAD.NAME}' and ATTENTION.NAME "
+            f"'{node.ATTENTION.NAME}' do not fit: ResidualPatchHead goes with BilinearAttention (logits), "
+            "PatchConvDeconvHead with GaussianAttention (a gain and a bias)."
+        )
+    on_patch = [name for name in node.LOSS.STEP_MASK if name.startswith("patch_")]
+    if training_mode_class(cfg).criterion_class is StepCriterion and on_patch and not attention.takes_logits:
+        raise ValueError(
+            f"MODEL.REC_ATTEND.LOSS.STEP_MASK names {on_patch}, which need logits, but SEGMENTATION_HEAD.NAME "
+            f"'{node.SEGMENTATION_HEAD.NAME}' gives none. Set it to ['image_iou'], or choose ResidualPatchHead."
+        )
+
+
+def _max_steps(cfg: CfgNode) -> int:
+    """Largest number of steps at inference."""
+    node = cfg.MODEL.REC_ATTEND
+    if node.TEST.MAX_STEPS < 0:
+        raise ValueError(f"MODEL.REC_ATTEND.TEST.MAX_STEPS is {node.TEST.MAX_STEPS}; give 0 or more.")
+    if node.NORM == "per_step" and node.TEST.MAX_STEPS > node.TIME_STEPS:
+        raise ValueError(
+            f"MODEL.REC_ATTEND.TEST.MAX_STEPS is {node.TEST.MAX_STEPS}, but with NORM 'per_step' there are statistics "
+            f"for TIME_STEPS = {node.TIME_STEPS} steps only. Lower it, or set NORM to 'shared' or 'group'."
+        )
+    return node.TEST.MAX_STEPS or node.TIME_STEPS
 
 
 @META_ARCH_REGISTRY.register()
@@ -34,15 +67,19 @@ class RecAttend(RecurrentModel):
         stop_scorer: nn.Module,
         postprocessor,
         mask_inputs: list[str],
+        training_mode: Any,
         stop_early: bool,
         stop_threshold: float,
+        max_steps: int,
         **common,
     ):
         """
         Args:
             segmentation_head, stop_scorer, postprocessor: the parts.
             mask_inputs: maps that the patch is cut from.
+            training_mode: how training goes through the steps.
             stop_early: at inference stop at the first score below ``stop_threshold`` instead of running all steps.
+            max_steps: at inference the largest number of steps.
             common: arguments of :class:`RecurrentModel`.
         """
         super().__init__(**common)
@@ -50,38 +87,57 @@ class RecAttend(RecurrentModel):
         self.stop_scorer = stop_scorer
         self.postprocessor = postprocessor
         self.mask_inputs = mask_inputs
+        self.training_mode = training_mode
         self.stop_early = stop_early
         self.stop_threshold = stop_threshold
+        self.max_steps = max_steps
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         node = cfg.MODEL.REC_ATTEND
         segmentation_head = build_segmentation_head(cfg)
+        common = cls.common_arguments(cfg)
+        mode = training_mode_class(cfg)
+        _check_parts(cfg, segmentation_head, common["attention"])
+        hidden_dim = common["box_proposer"].hidden_dim
         return {
-            **cls.common_arguments(cfg),
-            "criterion": MaskCriterion(cfg),
+            **common,
+            "criterion": mode.criterion_class(cfg),
+            "training_mode": mode(cfg),
             "scheduled_sampling": ScheduledSampling(cfg),
             "segmentation_head": segmentation_head,
-            "stop_scorer": build_stop_scorer(cfg, segmentation_head.feature_dim),
+            "stop_scorer": build_stop_scorer(cfg, hidden_dim, segmentation_head.feature_shape),
             "postprocessor": build_postprocessor(cfg),
             "mask_inputs": list(node.SEGMENTATION_HEAD.INPUTS),
             "stop_early": node.TEST.STOP_EARLY,
             "stop_threshold": node.TEST.SCORE_THRESHOLD,
+            "max_steps": _max_steps(cfg),
         }
 
+    def _slots(self, instances: list[Instances]) -> int:
+        if isinstance(self.criterion, StepCriterion):
+            return max([1, *map(len, instances)])  # single steps are matched with nothing
+        return super()._slots(instances)
+
+    def take_step(self, inputs: StepInputs, step: int, feeder: StepFeeder | None = None) -> MaskStep:
+        """One time step, counted from 0; ``feeder`` chooses the boxes to cut out, by default the proposed ones."""
+        proposal = self.box_proposer(inputs, step)
+        boxes = proposal.boxes if feeder is None else feeder.boxes(proposal, step)
+        window = self.attention.window(boxes, proposal)
+        patch = self.attention.cut(inputs, self.mask_inputs, window)
+        patch_mask, features = self.segmentation_head(patch, step)
+        claimed = self.memory.claimed(inputs.memory)
+        mask = self.memory.visible(self.attention.paste(patch_mask, window), claimed)
+        score = self.stop_scorer(proposal.hidden, features)
+        return MaskStep(proposal, boxes, patch, patch_mask, mask, score, claimed)
+
     def _steps(self, images: Tensor, extra: ExtraMaps, feeder: StepFeeder) -> Iterator[MaskStep]:
-        """The steps one after another, at most T; whoever has seen enough stops asking."""
+        """The steps one after another without end; whoever has seen enough stops asking."""
         memory = self.memory.initial(images)
-        for step in range(self.time_steps):
-            proposal = self._propose(images, memory, extra, step)
-            boxes = feeder.boxes(proposal, step)
-            window = self.attention.window(boxes, proposal)
-            patch = self.attention.extract(concatenate_inputs(images, memory, extra, self.mask_inputs), window)
-            patch_mask, features = self.segmentation_head(patch, step)
-            mask = self.memory.visible(self.attention.paste(patch_mask, window), memory)
-            score = self.stop_scorer(proposal.hidden, features)
-            yield MaskStep(proposal, boxes, patch, patch_mask, mask, score, memory)
-            memory = self.memory.update(memory, feeder.claimed(mask, step))
+        for step in itertools.count():
+            result = self.take_step(StepInputs(images, memory, extra), step, feeder)
+            yield result
+            memory = self.memory.update(memory, feeder.claimed(result.mask, step))
 
     def _sequence(self, steps: list[MaskStep]) -> MaskSequence:
         stacked = stack_steps(steps)
@@ -112,7 +168,12 @@ class RecAttend(RecurrentModel):
         feeder: StepFeeder = OwnPredictions()
         if self.training and targets is not None:
             feeder = self.scheduled_sampling.start(targets, self.attention)
-        return self._sequence(list(self._steps(images, extra, feeder)))
+        return self._sequence(list(itertools.islice(self._steps(images, extra, feeder), self.time_steps)))
+
+    def _train(
+        self, batched_inputs: list[dict], images: Tensor, extra: ExtraMaps, targets: Targets
+    ) -> tuple[dict[str, Tensor], Callable[[], dict[str, Tensor]]]:
+        return self.training_mode(self, batched_inputs, images, extra, targets)
 
     def _infer(self, images: Tensor, extra: ExtraMaps) -> MaskSequence:
         """Like :meth:`unroll`, but stops as the paper does: an image is done at its first score below the threshold.
@@ -120,11 +181,12 @@ class RecAttend(RecurrentModel):
         The scores of an image's steps after that are 0. The sequence has as many steps as the image with most objects
         needs.
         """
+        results = itertools.islice(self._steps(images, extra, OwnPredictions()), self.max_steps)
         if not self.stop_early:
-            return self.unroll(images, extra)
+            return self._sequence(list(results))
         going_on = torch.ones(len(images), dtype=torch.bool, device=images.device)
         steps = []
-        for result in self._steps(images, extra, OwnPredictions()):
+        for result in results:
             going_on = going_on & (result.score >= self.stop_threshold)
             result.score = result.score * going_on
             steps.append(result)

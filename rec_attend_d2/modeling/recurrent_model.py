@@ -4,7 +4,9 @@ Shapes: `B` images, `T` steps, `H, W` network input.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -12,16 +14,16 @@ from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
 
-from .attention import GaussianAttention
+from ..config import trains_whole_sequences
+from .attention import Attention, BilinearAttention, build_attention
 from .box_proposer import build_box_proposer
-from .criterion import BoxCriterion, CriterionOutput
-from .inputs import concatenate_inputs
+from .criterion import CriterionOutput
 from .losses import weight_decay_loss
 from .memory import MaxMemory, build_memory
 from .preprocessor import build_preprocessor
 from .scheduled_sampling import ScheduledSampling
 from .statistics import training_statistics
-from .step_types import BoxSequence, ExtraMaps, Proposal
+from .step_types import BoxSequence, ExtraMaps
 from .targets import Targets
 
 # Training statistics are put into the event storage every so many iterations.
@@ -37,10 +39,9 @@ class RecurrentModel(nn.Module, ABC):
         preprocessor: nn.Module,
         memory: MaxMemory,
         box_proposer: nn.Module,
-        attention: GaussianAttention,
-        criterion: BoxCriterion,
+        attention: Attention,
+        criterion: Any,
         scheduled_sampling: ScheduledSampling,
-        box_inputs: list[str],
         time_steps: int,
         image_size: tuple[int, int],
         padding_ratio: float,
@@ -52,7 +53,6 @@ class RecurrentModel(nn.Module, ABC):
         """
         Args:
             preprocessor, memory, box_proposer, attention, criterion, scheduled_sampling: the parts.
-            box_inputs: maps that the box proposer sees.
             time_steps: T.
             image_size: (H, W), pixels.
             padding_ratio, padding_pixels: of true boxes.
@@ -66,7 +66,6 @@ class RecurrentModel(nn.Module, ABC):
         self.attention = attention
         self.criterion = criterion
         self.scheduled_sampling = scheduled_sampling
-        self.box_inputs = box_inputs
         self.time_steps = time_steps
         self.image_size = image_size
         self.padding_ratio = padding_ratio
@@ -83,12 +82,21 @@ class RecurrentModel(nn.Module, ABC):
         node = cfg.MODEL.REC_ATTEND
         if node.TIME_STEPS < 1:
             raise ValueError(f"MODEL.REC_ATTEND.TIME_STEPS is {node.TIME_STEPS}; give at least 1.")
+        attention = build_attention(cfg)
+        if (
+            isinstance(attention, BilinearAttention)
+            and node.LOSS.BOX not in ("mse", "huber")
+            and trains_whole_sequences(cfg)
+        ):
+            raise ValueError(
+                f"MODEL.REC_ATTEND.LOSS.BOX '{node.LOSS.BOX}' learns from soft box maps, which BilinearAttention does "
+                "not make. Set it to 'huber' or 'mse', or MODEL.REC_ATTEND.TRAINING.MODE to one of single steps."
+            )
         return {
             "preprocessor": build_preprocessor(cfg),
             "memory": build_memory(cfg),
             "box_proposer": build_box_proposer(cfg),
-            "attention": GaussianAttention(cfg),
-            "box_inputs": list(node.BOX_PROPOSER.INPUTS),
+            "attention": attention,
             "time_steps": node.TIME_STEPS,
             "image_size": tuple(cfg.INPUT.IMAGE_SIZE),
             "padding_ratio": node.LOSS.BOX_PADDING_RATIO,
@@ -121,6 +129,10 @@ class RecurrentModel(nn.Module, ABC):
         images = torch.stack([entry["image"] for entry in batched_inputs]).to(self.device)
         return (images - self.pixel_mean) / self.pixel_std
 
+    def _slots(self, instances: list[Instances]) -> int:
+        """Instance slots N of a batch's targets: a whole sequence is matched with as many as it has steps."""
+        return self.time_steps
+
     def extract_targets(self, batched_inputs: list[dict]) -> Targets:
         """Targets of a training batch, on the model's device.
 
@@ -134,13 +146,9 @@ class RecurrentModel(nn.Module, ABC):
                     "has no annotations, or the mapper left them out."
                 )
             self._check_size(entry, "instances of an image of size", entry["instances"].image_size)
-        targets = Targets.from_instances(
-            [entry["instances"] for entry in batched_inputs], self.time_steps, self.padding_ratio, self.padding_pixels
-        )
+        instances = [entry["instances"] for entry in batched_inputs]
+        targets = Targets.from_instances(instances, self._slots(instances), self.padding_ratio, self.padding_pixels)
         return targets.to(self.device)
-
-    def _propose(self, images: Tensor, memory: Tensor, extra: ExtraMaps, step: int) -> Proposal:
-        return self.box_proposer(concatenate_inputs(images, memory, extra, self.box_inputs), step)
 
     @abstractmethod
     def unroll(self, images: Tensor, extra_maps: ExtraMaps | None = None, targets: Targets | None = None):
@@ -186,16 +194,23 @@ class RecurrentModel(nn.Module, ABC):
             ]
             return [{"instances": self._instances(sequence, i, extra, size)} for i, size in enumerate(sizes)]
         targets = self.extract_targets(batched_inputs)
+        losses, statistics = self._train(batched_inputs, images, extra, targets)
+        self._log_statistics(statistics)
+        return losses
+
+    def _train(
+        self, batched_inputs: list[dict], images: Tensor, extra: ExtraMaps, targets: Targets
+    ) -> tuple[dict[str, Tensor], Callable[[], dict[str, Tensor]]]:
+        """Losses of a batch by name, and a function that computes its statistics."""
         output = self.compute_losses(self.unroll(images, extra, targets), targets)
-        self._log_statistics(output)
-        return output.losses
+        return output.losses, partial(training_statistics, output)
 
     @staticmethod
-    def _log_statistics(output: CriterionOutput) -> None:
+    def _log_statistics(statistics: Callable[[], dict[str, Tensor]]) -> None:
         try:
             storage: EventStorage = get_event_storage()
         except AssertionError:
             return  # called outside a training loop, where nobody listens
         if storage.iter % STATISTICS_PERIOD == 0:
-            for name, value in training_statistics(output).items():
+            for name, value in statistics().items():
                 storage.put_scalar(f"train/{name}", value.item())

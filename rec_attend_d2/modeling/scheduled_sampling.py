@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..layers.boxes import CenterBoxes, padded_boxes
 from ..registry import look_up, register_as
-from .attention import GaussianAttention
+from .attention import Attention
 from .registries import BOX_OVERLAP_REGISTRY, TRUTH_CHOICE_REGISTRY
 from .step_types import Proposal, stack_steps
 from .targets import Targets
@@ -78,7 +78,7 @@ class OwnPredictions:
 class SampledTruth:
     """A :class:`StepFeeder` that feeds the truth to some images at some steps. Lives for one batch."""
 
-    def __init__(self, sampling: "ScheduledSampling", targets: Targets, attention: GaussianAttention):
+    def __init__(self, sampling: "ScheduledSampling", targets: Targets, attention: Attention):
         self._sampling = sampling
         self._targets = targets
         self._attention = attention
@@ -203,7 +203,7 @@ class ScheduledSampling:
         """``mask`` [B, H, W] times ``1 - U(0, mask_noise)``."""
         return mask * (1 - self.mask_noise * torch.rand_like(mask))
 
-    def start(self, targets: Targets, attention: GaussianAttention) -> StepFeeder:
+    def start(self, targets: Targets, attention: Attention) -> StepFeeder:
         """The feeder of one training batch."""
         return SampledTruth(self, targets, attention) if self.enabled else OwnPredictions()
 
@@ -211,7 +211,7 @@ class ScheduledSampling:
 class TrueMemory(ScheduledSampling):
     """Stage B's schedule: the memory always takes the true mask, the boxes are always the proposed ones."""
 
-    def start(self, targets: Targets, attention: GaussianAttention) -> StepFeeder:
+    def start(self, targets: Targets, attention: Attention) -> StepFeeder:
         """The feeder of one batch, whether or not scheduled sampling is enabled for stage C."""
         return SampledTruth(self, targets, attention)
 

@@ -5,6 +5,7 @@ Shapes: `B` images, `C` input channels, `F_h, F_w` patch, `V` channels of the de
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
@@ -13,12 +14,15 @@ from ..layers.conv_stack import ConvStack, DeconvStack
 from ..layers.initialization import initialize
 from ..layers.step_norm import STEP_NORM_REGISTRY
 from ..registry import look_up
-from .inputs import check_conv_layers, feature_size, input_channels
+from .inputs import check_conv_layers, feature_size, input_channels, norm_time_steps
 from .registries import SEGMENTATION_HEAD_REGISTRY
 
 
-def build_segmentation_head(cfg: CfgNode) -> "PatchConvDeconvHead":
-    """The part named by MODEL.REC_ATTEND.SEGMENTATION_HEAD.NAME."""
+def build_segmentation_head(cfg: CfgNode) -> Any:
+    """The part named by MODEL.REC_ATTEND.SEGMENTATION_HEAD.NAME.
+
+    It has ``feature_shape`` (V, f_h, f_w) and ``gives_logits``.
+    """
     key = "MODEL.REC_ATTEND.SEGMENTATION_HEAD.NAME"
     return look_up(SEGMENTATION_HEAD_REGISTRY, cfg.MODEL.REC_ATTEND.SEGMENTATION_HEAD.NAME, key)(cfg)
 
@@ -48,6 +52,9 @@ def _check_layers(node: CfgNode) -> None:
 class PatchConvDeconvHead(nn.Module):
     """Conv net down, transposed conv net up with skips at every layer, the patch itself being the last skip."""
 
+    # Its last layer has a ReLU, as in the original: what it gives out is pasted by GaussianAttention.
+    gives_logits = False
+
     @configurable
     def __init__(
         self,
@@ -57,7 +64,7 @@ class PatchConvDeconvHead(nn.Module):
         conv_pools: Sequence[int],
         deconv_channels: Sequence[int],
         deconv_strides: Sequence[int],
-        feature_dim: int,
+        feature_shape: tuple[int, int, int],
         norm: str,
         time_steps: int,
         initializer: str,
@@ -67,13 +74,13 @@ class PatchConvDeconvHead(nn.Module):
             in_channels: C.
             conv_channels, conv_pools: conv layers.
             deconv_channels, deconv_strides: transposed conv layers.
-            feature_dim: f_h * f_w * V, size of the flattened deepest features.
+            feature_shape: (V, f_h, f_w) of the deepest features.
             norm: name in STEP_NORM_REGISTRY.
-            time_steps: T.
+            time_steps: of the norm, see :func:`.inputs.norm_time_steps`.
             initializer: name in INITIALIZER_REGISTRY.
         """
         super().__init__()
-        self.feature_dim = feature_dim
+        self.feature_shape = feature_shape
         norm_class = look_up(STEP_NORM_REGISTRY, norm, "MODEL.REC_ATTEND.NORM")
         make_norm = partial(norm_class, time_steps=time_steps)
         self.conv = ConvStack(in_channels, conv_channels, conv_pools, make_norm)
@@ -96,9 +103,9 @@ class PatchConvDeconvHead(nn.Module):
             "conv_pools": node.CONV_POOLS,
             "deconv_channels": node.DECONV_CHANNELS,
             "deconv_strides": node.DECONV_STRIDES,
-            "feature_dim": deepest[0] * deepest[1] * node.CONV_CHANNELS[-1],
+            "feature_shape": (node.CONV_CHANNELS[-1], *deepest),
             "norm": cfg.MODEL.REC_ATTEND.NORM,
-            "time_steps": cfg.MODEL.REC_ATTEND.TIME_STEPS,
+            "time_steps": norm_time_steps(cfg),
             "initializer": cfg.MODEL.REC_ATTEND.INIT,
         }
 

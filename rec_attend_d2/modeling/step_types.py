@@ -17,6 +17,18 @@ from ..layers.boxes import CenterBoxes
 _Container = TypeVar("_Container")
 
 
+def select(container: _Container, index: Any) -> _Container:
+    """Index the first axis of a container's tensors (also in nested containers and tuples); the rest stays."""
+    value: Any = container
+    if isinstance(value, Tensor):
+        return value[index]  # type: ignore[return-value]
+    if isinstance(value, tuple):
+        return tuple(select(item, index) for item in value)  # type: ignore[return-value]
+    if hasattr(value, "__dataclass_fields__"):
+        return type(value)(**{name: select(getattr(value, name), index) for name in value.__dataclass_fields__})
+    return value
+
+
 def stack_steps(steps: Sequence[_Container]) -> _Container:
     """Stack a container's tensors (also in nested containers) over time: [B, ...] of every step -> [B, T, ...].
 
@@ -42,10 +54,25 @@ class ExtraMaps:
     Attributes:
         angle: [B, 8, H, W] probabilities of the angle bins (d in the paper), or None.
         foreground: [B, K, H, W] probabilities of foreground or of the semantic classes, or None.
+        features: learned maps of the image at fractions of its size, finest first, [B, C_i, H / s_i, W / s_i] each.
     """
 
     angle: Tensor | None = None
     foreground: Tensor | None = None
+    features: tuple[Tensor, ...] = ()
+
+
+@dataclass
+class Places:
+    """The cells of the control CNN's map as places where the next object may be.
+
+    Attributes:
+        logits: [B, h, w], where to look next; their softmax over all cells is a distribution.
+        boxes: the box read at every cell, [B, h * w, 2] each; None of a proposer that reads one box only.
+    """
+
+    logits: Tensor
+    boxes: CenterBoxes | None
 
 
 @dataclass
@@ -61,6 +88,7 @@ class Proposal:
         box_map_log_gain: [B], log gain of the box map.
         hidden: [B, D], last output of the proposer, which the stop scorer reads.
         glimpse_maps: [B, K, h, w], where the proposer looked; each sums to 1.
+        places: the scored places it chose from; None of a proposer that scores none.
     """
 
     boxes: CenterBoxes
@@ -72,6 +100,7 @@ class Proposal:
     box_map_log_gain: Tensor
     hidden: Tensor
     glimpse_maps: Tensor
+    places: Places | None = None
 
 
 @dataclass
@@ -101,7 +130,7 @@ class MaskStep:
         proposal: the proposed box.
         used_boxes: boxes the patch was cut at: the proposed, or true ones under scheduled sampling.
         patch: [B, C, F_h, F_w].
-        patch_mask: [B, F_h, F_w], output of the segmentation head.
+        patch_mask: [B, F_h, F_w], output of the segmentation head: logits, or a mask >= 0.
         mask: [B, H, W] in (0, 1), soft mask.
         score: [B] in (0, 1), is there an object.
         memory: [B, H, W], what was claimed before this step.
@@ -157,7 +186,7 @@ class MaskSequence(BoxSequence):
     Attributes:
         masks: [B, T, H, W] soft masks in (0, 1), not multiplied by the score.
         patches: [B, T, C, F_h, F_w].
-        patch_masks: [B, T, F_h, F_w].
+        patch_masks: [B, T, F_h, F_w]; logits of a head that gives logits, else >= 0.
         used_boxes: boxes the patches were cut at, [B, T, 2] each.
     """
 

@@ -3,6 +3,8 @@
 Shapes: `B` images, `S` LSTM size, `V` channels of the head's deepest features of size `f_h, f_w`.
 """
 
+import math
+
 import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
@@ -12,15 +14,16 @@ from ..registry import look_up
 from .registries import STOP_SCORER_REGISTRY
 
 
-def build_stop_scorer(cfg: CfgNode, feature_dim: int) -> nn.Module:
+def build_stop_scorer(cfg: CfgNode, hidden_dim: int, feature_shape: tuple[int, int, int]) -> nn.Module:
     """The part named by MODEL.REC_ATTEND.STOP_SCORER.NAME.
 
     Args:
         cfg: the config.
-        feature_dim: size of the segmentation head's flattened features.
+        hidden_dim: S of the box proposer.
+        feature_shape: (V, f_h, f_w) of the segmentation head's deepest features.
     """
     key = "MODEL.REC_ATTEND.STOP_SCORER.NAME"
-    return look_up(STOP_SCORER_REGISTRY, cfg.MODEL.REC_ATTEND.STOP_SCORER.NAME, key)(cfg, feature_dim)
+    return look_up(STOP_SCORER_REGISTRY, cfg.MODEL.REC_ATTEND.STOP_SCORER.NAME, key)(cfg, hidden_dim, feature_shape)
 
 
 @STOP_SCORER_REGISTRY.register()
@@ -34,10 +37,10 @@ class LinearStopScorer(nn.Module):
         initialize(self, initializer)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, feature_dim: int) -> dict:
+    def from_config(cls, cfg: CfgNode, hidden_dim: int, feature_shape: tuple[int, int, int]) -> dict:
         return {
-            "hidden_dim": cfg.MODEL.REC_ATTEND.BOX_PROPOSER.HIDDEN_DIM,
-            "feature_dim": feature_dim,
+            "hidden_dim": hidden_dim,
+            "feature_dim": math.prod(feature_shape),
             "initializer": cfg.MODEL.REC_ATTEND.INIT,
         }
 
@@ -46,6 +49,31 @@ class LinearStopScorer(nn.Module):
         # The original flattens in the order y, x, channel; its weights are converted as they are.
         flat = features.permute(0, 2, 3, 1).flatten(1)
         return torch.sigmoid(self.linear(torch.cat([hidden, flat], dim=1)))[:, 0]
+
+
+@STOP_SCORER_REGISTRY.register()
+class PooledStopScorer(nn.Module):
+    """Sigmoid of a small MLP on the proposer's last output and the mean and maximum of the head's features."""
+
+    @configurable
+    def __init__(self, *, hidden_dim: int, feature_channels: int, mlp_dim: int):
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(hidden_dim + 2 * feature_channels, mlp_dim), nn.ReLU(), nn.Linear(mlp_dim, 1)
+        )
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, hidden_dim: int, feature_shape: tuple[int, int, int]) -> dict:
+        return {
+            "hidden_dim": hidden_dim,
+            "feature_channels": feature_shape[0],
+            "mlp_dim": cfg.MODEL.REC_ATTEND.STOP_SCORER.MLP_DIM,
+        }
+
+    def forward(self, hidden: Tensor, features: Tensor) -> Tensor:
+        """Scores [B] in (0, 1) of ``hidden`` [B, S] and ``features`` [B, V, f_h, f_w]."""
+        pooled = [features.mean((2, 3)), features.amax((2, 3))]
+        return torch.sigmoid(self.mlp(torch.cat([hidden, *pooled], dim=1)))[:, 0]
 
 
 class HiddenStateScorer(nn.Module):
@@ -62,9 +90,9 @@ class HiddenStateScorer(nn.Module):
         initialize(self, initializer)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict:
+    def from_config(cls, cfg: CfgNode, hidden_dim: int) -> dict:
         return {
-            "hidden_dim": cfg.MODEL.REC_ATTEND.BOX_PROPOSER.HIDDEN_DIM,
+            "hidden_dim": hidden_dim,
             "classes": max(1, cfg.MODEL.REC_ATTEND.PREPROCESSOR.FOREGROUND_CLASSES),
             "initializer": cfg.MODEL.REC_ATTEND.INIT,
         }

@@ -61,7 +61,10 @@ def _box_row(image: np.ndarray, sequence: BoxSequence, index: int, steps: int, f
 
 def _patch_mask_row(image: np.ndarray, sequence: MaskSequence, index: int, steps: int, factor: int) -> list[np.ndarray]:
     height, width = image.shape[0] * factor, image.shape[1] * factor
-    return [fit(gray_picture(patch), height, width) for patch in to_array(sequence.patch_masks[index, :steps])]
+    patches = sequence.patch_masks[index, :steps]
+    if (patches < 0).any():
+        patches = patches.sigmoid()  # logits; the paper's head gives masks >= 0
+    return [fit(gray_picture(patch), height, width) for patch in to_array(patches)]
 
 
 def _tint_row(image: np.ndarray, maps: Tensor, factor: int) -> list[np.ndarray]:

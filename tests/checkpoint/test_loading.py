@@ -1,10 +1,14 @@
 """Loading weights: what is reported and what is refused."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from rec_attend_d2.checkpoint import load_weights
+from rec_attend_d2.checkpoint.files import save_inference_weights
 
 
 class Model(nn.Module):
@@ -14,6 +18,9 @@ class Model(nn.Module):
         super().__init__()
         self.proposer = nn.Linear(2, width)
         self.head = nn.Linear(width, 1)
+
+    def forward(self, x):
+        return self.head(self.proposer(x))
 
 
 @pytest.fixture
@@ -30,7 +37,7 @@ def test_everything(save):
     source, target = Model(), Model()
     report = load_weights(target, save(source.state_dict()), complete=True)
     assert torch.equal(source.head.weight, target.head.weight)
-    assert (len(report.loaded), report.fresh_parts, report.unused) == (4, [], [])
+    assert (len(report.loaded), report.fresh_parts, report.unused, report.averaged) == (4, [], [], False)
 
 
 def test_a_missing_part_stays_as_it_is(save):
@@ -70,3 +77,50 @@ def test_files_that_are_no_checkpoints(tmp_path):
     (tmp_path / "text.pth").write_text("no checkpoint")
     with pytest.raises(ValueError, match="text.pth', which is no checkpoint"):
         load_weights(Model(), str(tmp_path / "text.pth"), complete=True)
+
+
+def make_averaged_checkpoint(path: Path, raw: nn.Module, averaged: nn.Module) -> None:
+    optimizer = torch.optim.AdamW(raw.parameters())
+    raw(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    state = AveragedModel(averaged).state_dict()
+    torch.save({"model": raw.state_dict(), "ema": state, "trainer": {"optimizer": optimizer.state_dict()}}, path)
+
+
+def test_averaged_weights_are_taken_where_there_are_some(tmp_path, caplog):
+    averaged, target = Model(), Model()
+    make_averaged_checkpoint(tmp_path / "trained.pth", Model(), averaged)
+    with caplog.at_level("INFO"):
+        report = load_weights(target, str(tmp_path / "trained.pth"), complete=True)
+    assert report.averaged and report.unused == []
+    assert "(averaged weights)" in caplog.text
+    assert all(torch.equal(value, target.state_dict()[key]) for key, value in averaged.state_dict().items())
+
+
+@pytest.mark.parametrize("with_average", [True, False])
+def test_a_file_for_inference_holds_the_weights_alone(tmp_path, with_average):
+    raw, averaged, target = Model(width=200), Model(width=200), Model(width=200)
+    trained, small = tmp_path / "trained.pth", tmp_path / "new" / "small.pth"
+    make_averaged_checkpoint(trained, raw, averaged)
+    if not with_average:
+        content = torch.load(trained, weights_only=True)
+        del content["ema"]
+        torch.save(content, trained)
+    assert save_inference_weights(str(trained), str(small)) is with_average
+    assert list(torch.load(small, weights_only=True)) == ["model"]
+    assert small.stat().st_size < trained.stat().st_size / 2
+    load_weights(target, str(small), complete=True)
+    expected = averaged if with_average else raw
+    assert all(torch.equal(value, target.state_dict()[key]) for key, value in expected.state_dict().items())
+
+
+def test_a_file_for_inference_never_replaces_the_checkpoint(tmp_path):
+    path = tmp_path / "trained.pth"
+    make_averaged_checkpoint(path, Model(), Model())
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="is the checkpoint itself"):
+        save_inference_weights(str(path), str(tmp_path / "." / "trained.pth"))
+    assert path.read_bytes() == before
+    with pytest.raises(FileNotFoundError, match="nowhere.pth' does not exist"):
+        save_inference_weights(str(tmp_path / "nowhere.pth"), str(tmp_path / "small.pth"))
+    assert not (tmp_path / "small.pth").exists()

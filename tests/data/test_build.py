@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from rec_attend_d2.data import StatePoolLoader
 from rec_attend_d2.data.build import build_test_loader, build_train_loader, register_datasets
 
 
@@ -16,12 +17,46 @@ def own(cfg, coco_content, write_coco, clean_catalog):
 
 
 def test_train_loader_keeps_images_without_objects(own):
+    own.INPUT.MAX_SHIFT = 0  # which can move an object out of the image
     loader = iter(build_train_loader(own))
     batches = [next(loader) for _ in range(4)]
     assert all(len(batch) == 2 for batch in batches)
     counts = {entry["image_id"]: len(entry["instances"]) for batch in batches for entry in batch}
     assert counts == {7: 2, 9: 0}
     assert {tuple(entry["image"].shape) for batch in batches for entry in batch} == {(3, 32, 48)}
+
+
+def test_the_state_pool_brings_images_back(own):
+    own.MODEL.META_ARCHITECTURE = "RecAttend"
+    own.MODEL.REC_ATTEND.TRAINING.MODE = "StatePool"
+    own.MODEL.REC_ATTEND.TRAINING.MAX_MISSES = 3
+    loader = build_train_loader(own)
+    assert isinstance(loader, StatePoolLoader)
+    assert (loader.slots, loader.max_steps, loader.max_misses) == (2, 10, 3)
+    batches = iter(loader)
+    first = list(next(batches))
+    first[0]["state"].advance(torch.zeros(32, 48), hit=False, anything_left=False)
+    second = next(batches)
+    assert second[0] is first[1]
+    assert second[1]["state"].steps == 0 and second[1]["image"].shape == (3, 32, 48)
+
+
+def test_the_pool_is_shared_by_all_processes(own, monkeypatch):
+    own.MODEL.META_ARCHITECTURE = "RecAttend"
+    own.MODEL.REC_ATTEND.TRAINING.MODE = "StatePool"
+    own.SOLVER.IMS_PER_BATCH = 6
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 3)
+    monkeypatch.setattr("detectron2.utils.comm.shared_random_seed", lambda: 0)
+    assert build_train_loader(own).slots == 2
+
+
+@pytest.mark.parametrize(
+    ("architecture", "mode"), [("RecAttendBoxProposer", "StatePool"), ("RecAttend", "ParallelTeacherForcing")]
+)
+def test_only_the_state_pool_of_the_full_model_keeps_images(own, architecture: str, mode: str):
+    own.MODEL.META_ARCHITECTURE = architecture
+    own.MODEL.REC_ATTEND.TRAINING.MODE = mode
+    assert "state" not in next(iter(build_train_loader(own)))[0]
 
 
 def test_test_loader_gives_each_image_once(own):

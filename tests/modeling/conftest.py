@@ -1,6 +1,7 @@
 """Fixtures of the model tests: a tiny config, batches for it, and proposals and sequences made by hand."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,10 @@ from rec_attend_d2.layers.boxes import CenterBoxes
 from rec_attend_d2.modeling import BoxSequence, MaskSequence, RecAttend, Targets
 from rec_attend_d2.modeling.step_types import Proposal
 
+ROOT = Path(__file__).resolve().parents[2]
 HEIGHT, WIDTH = 32, 48
+# The image encoder needs multiples of 32.
+FAST_HEIGHT, FAST_WIDTH = 32, 64
 TIME_STEPS = 3
 PADDING_RATIO, PADDING_PIXELS = 0.2, 3.0
 # Disjoint rectangles (first row, first column, last row, last column), largest first: 260, 238 and 108 pixels.
@@ -50,6 +54,34 @@ def tiny_cfg() -> Callable[..., CfgNode]:
         node.SEGMENTATION_HEAD.CONV_POOLS = [2, 1, 2]
         node.SEGMENTATION_HEAD.DECONV_CHANNELS = [6, 4, 4, 1]
         node.SEGMENTATION_HEAD.DECONV_STRIDES = [2, 1, 2, 1]
+        node.LOSS.BOX_PADDING_RATIO = PADDING_RATIO
+        node.LOSS.BOX_PADDING_PIXELS = PADDING_PIXELS
+        for key, value in (overrides or {}).items():
+            node.merge_from_list([key, value])
+        return cfg
+
+    return make
+
+
+@pytest.fixture
+def fast_cfg() -> Callable[..., CfgNode]:
+    """A function from overrides, by key below MODEL.REC_ATTEND, to a tiny config of the fast recipe on the CPU."""
+
+    def make(overrides: dict | None = None) -> CfgNode:
+        cfg = get_cfg()
+        add_rec_attend_config(cfg)
+        cfg.merge_from_file(str(ROOT / "configs" / "Fast-RecAttend.yaml"))
+        cfg.MODEL.DEVICE = "cpu"
+        cfg.INPUT.IMAGE_SIZE = [FAST_HEIGHT, FAST_WIDTH]
+        node = cfg.MODEL.REC_ATTEND
+        node.TIME_STEPS = TIME_STEPS
+        node.PREPROCESSOR.ENCODER_CHANNELS = [4, 4, 6, 6, 8]
+        node.PREPROCESSOR.FEATURE_CHANNELS = [4, 6]
+        node.BOX_PROPOSER.CONTROL_CHANNELS = 8
+        node.BOX_PROPOSER.INITIAL_SIZE = 0.5
+        node.ATTENTION.PATCH_SIZE = [12, 16]
+        node.SEGMENTATION_HEAD.CONV_CHANNELS = [4, 6, 8]
+        node.STOP_SCORER.MLP_DIM = 8
         node.LOSS.BOX_PADDING_RATIO = PADDING_RATIO
         node.LOSS.BOX_PADDING_PIXELS = PADDING_PIXELS
         for key, value in (overrides or {}).items():

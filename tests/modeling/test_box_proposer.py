@@ -1,9 +1,10 @@
-"""The box proposer: decoding against numpy, the LSTM against torch's, the glimpses, initial boxes and bad configs."""
+"""The LSTM box proposer: decoding against numpy, the LSTM against torch's, glimpses, initial boxes and bad configs."""
 
 import math
 
 import numpy as np
 import pytest
+import scipy.special
 import torch
 from torch import Tensor, nn
 
@@ -15,8 +16,11 @@ from rec_attend_d2.modeling.box_proposer import (
     build_box_proposer,
     decode_box_parameters,
     initial_log_size,
+    place_coordinates,
 )
-from rec_attend_d2.modeling.step_types import Proposal
+from rec_attend_d2.modeling.control_cnn import ConvControlCNN
+from rec_attend_d2.modeling.inputs import StepInputs
+from rec_attend_d2.modeling.step_types import ExtraMaps, Proposal
 
 HEIGHT, WIDTH = 32, 48
 
@@ -25,8 +29,9 @@ def decode(parameters: Tensor, squash: bool) -> Proposal:
     return decode_box_parameters(parameters, (HEIGHT, WIDTH), squash, torch.zeros(len(parameters), 8), torch.zeros(1))
 
 
-def inputs(batch: int = 2) -> Tensor:
-    return torch.rand(batch, 4, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(5))
+def inputs(batch: int = 2, seed: int = 5) -> StepInputs:
+    maps = torch.rand(batch, 4, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(seed))
+    return StepInputs(image=maps[:, :3], memory=maps[:, 3], extra=ExtraMaps())
 
 
 def test_decoding_by_hand():
@@ -168,7 +173,7 @@ def test_a_fresh_lstm_remembers(tiny_cfg):
 def test_no_state_is_kept_from_step_to_step(tiny_cfg):
     proposer = build_box_proposer(tiny_cfg()).eval()
     first = proposer(inputs(), 1)
-    proposer(torch.rand(2, 4, HEIGHT, WIDTH), 0)
+    proposer(inputs(seed=6), 0)
     again = proposer(inputs(), 1)
     assert torch.equal(first.hidden, again.hidden) and torch.equal(first.boxes.size, again.boxes.size)
 
@@ -176,7 +181,7 @@ def test_no_state_is_kept_from_step_to_step(tiny_cfg):
 def test_images_of_a_batch_do_not_see_each_other_in_evaluation(tiny_cfg):
     proposer = build_box_proposer(tiny_cfg()).eval()
     together = proposer(inputs(3), 0)
-    alone = proposer(inputs(3)[1:2], 0)
+    alone = proposer(inputs(3).select(torch.tensor([1])), 0)
     torch.testing.assert_close(together.boxes.center[1:2], alone.boxes.center)
     torch.testing.assert_close(together.glimpse_maps[1:2], alone.glimpse_maps)
 
@@ -199,21 +204,111 @@ def test_an_initial_size_of_nothing_is_refused(tiny_cfg, initial_size: float):
         build_box_proposer(tiny_cfg({"BOX_PROPOSER.INITIAL_SIZE": initial_size}))
 
 
+@pytest.mark.parametrize("glimpses", [0, -1])
+def test_a_proposer_that_never_looks_is_refused(tiny_cfg, glimpses: int):
+    with pytest.raises(ValueError, match=f"MODEL.REC_ATTEND.BOX_PROPOSER.GLIMPSES is {glimpses}"):
+        build_box_proposer(tiny_cfg({"BOX_PROPOSER.GLIMPSES": glimpses}))
+
+
 def test_constructor_without_a_config():
-    proposer = GlimpseLSTMBoxProposer(
-        in_channels=2,
-        image_size=(8, 12),
+    control_cnn = ConvControlCNN(
+        inputs=["image"],
+        in_channels=3,
         map_size=(4, 6),
         conv_channels=[3],
         conv_pools=[2],
-        hidden_dim=5,
-        glimpses=2,
-        glimpse_mlp_layers=1,
-        box_mlp_dims=[],
-        squash=False,
-        initial_size=0.5,
         norm="none",
         time_steps=1,
         initializer="kaiming",
     )
-    assert proposer(torch.rand(1, 2, 8, 12), 0).glimpse_maps.shape == (1, 2, 4, 6)
+    proposer = GlimpseLSTMBoxProposer(
+        control_cnn=control_cnn,
+        image_size=(8, 12),
+        hidden_dim=5,
+        glimpses=2,
+        glimpse_mlp_layers=1,
+        box_mlp_dims=[],
+        first_glimpse="uniform",
+        coordinates=False,
+        squash=False,
+        initial_size=0.5,
+        initializer="kaiming",
+    )
+    given = StepInputs(torch.rand(1, 3, 8, 12), torch.zeros(1, 8, 12), ExtraMaps())
+    assert proposer(given, 0).glimpse_maps.shape == (1, 2, 4, 6)
+
+
+def test_the_first_glimpse_goes_where_it_is_told():
+    glimpse = GlimpseLSTM(channels=3, places=6, hidden_size=4, glimpses=2, mlp_layers=1)
+    features, logits = torch.randn(2, 3, 2, 3), torch.randn(2, 2, 3)
+    hidden, maps = glimpse(features, logits)
+    first = scipy.special.softmax(logits.numpy().reshape(2, 6), axis=1).reshape(2, 2, 3)
+    np.testing.assert_allclose(maps[:, 0].detach().numpy(), first, rtol=1e-5)
+
+    seen = torch.from_numpy((first[:, None] * features.numpy()).sum((2, 3)))
+    state = glimpse.lstm(seen, torch.zeros(2, 4), torch.zeros(2, 4))
+    second = torch.softmax(glimpse.next_glimpse.layers[0](state[0]), 1)
+    torch.testing.assert_close(maps[:, 1].flatten(1), second)
+    seen = torch.einsum("bp,bcp->bc", second, features.flatten(2))
+    torch.testing.assert_close(hidden, glimpse.lstm(seen, *state)[0])
+
+
+def test_a_uniform_first_glimpse_scores_no_places(tiny_cfg):
+    assert build_box_proposer(tiny_cfg())(inputs(), 0).places is None
+
+
+@pytest.mark.parametrize("glimpses", [1, 3])
+def test_a_learned_first_glimpse_scores_the_places(tiny_cfg, glimpses: int):
+    overrides = {"BOX_PROPOSER.FIRST_GLIMPSE": "learned", "BOX_PROPOSER.GLIMPSES": glimpses}
+    proposer = build_box_proposer(tiny_cfg(overrides)).eval()
+    proposal = proposer(inputs(), 1)
+    score = proposer.first_glimpse.score
+    features = proposer.control_cnn(inputs(), 1)
+    logits = torch.einsum("bchw,c->bhw", features, score.weight[0, :, 0, 0]) + score.bias
+    torch.testing.assert_close(proposal.places.logits, logits)
+    assert proposal.places.boxes is None
+    expected = scipy.special.softmax(logits.detach().numpy().reshape(2, 24), axis=1).reshape(2, 4, 6)
+    assert expected.std() > 1e-3
+    np.testing.assert_allclose(proposal.glimpse_maps[:, 0].detach().numpy(), expected, rtol=1e-4)
+    np.testing.assert_allclose(proposal.glimpse_maps.sum((2, 3)).detach().numpy(), 1, rtol=1e-5)
+
+
+def test_a_learned_first_glimpse_learns_from_box_and_places(tiny_cfg):
+    proposer = build_box_proposer(tiny_cfg({"BOX_PROPOSER.FIRST_GLIMPSE": "learned"}))
+    weight = proposer.first_glimpse.score.weight
+    proposal = proposer(inputs(), 0)
+    for loss in (proposal.boxes.center.square().sum(), proposal.places.logits.square().sum()):
+        (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True)
+        assert gradient.abs().max() > 0
+
+
+def test_place_coordinates():
+    coordinates = place_coordinates(2, 4)
+    assert coordinates.tolist() == [[[[-0.5] * 4, [0.5] * 4], [[-0.75, -0.25, 0.25, 0.75]] * 2]]
+
+
+@pytest.mark.parametrize("first_glimpse", ["uniform", "learned"])
+def test_with_coordinates_the_lstm_also_sees_where_it_looks(tiny_cfg, first_glimpse: str):
+    overrides = {"BOX_PROPOSER.COORDINATES": True, "BOX_PROPOSER.FIRST_GLIMPSE": first_glimpse}
+    proposer = build_box_proposer(tiny_cfg(overrides)).eval()
+    seen = []
+    proposer.glimpse.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    proposal = proposer(inputs(), 0)
+    torch.testing.assert_close(seen[0][:, :6], proposer.control_cnn(inputs(), 0))
+    for row in range(4):
+        for column in range(6):
+            # Centre of the place relative to the image, from -1 to 1.
+            expected = [(8 * row + 4) / HEIGHT * 2 - 1, (8 * column + 4) / WIDTH * 2 - 1]
+            np.testing.assert_allclose(seen[0][:, 6:, row, column].detach().numpy(), [expected] * 2, atol=1e-6)
+    assert proposal.hidden.shape == (2, 8)
+    # They follow from the config and are no part of checkpoints.
+    without = build_box_proposer(tiny_cfg({**overrides, "BOX_PROPOSER.COORDINATES": False}))
+    assert set(proposer.state_dict()) == set(without.state_dict())
+
+
+def test_the_lstm_looks_at_an_image_encoders_features_too(fast_cfg):
+    overrides = {"BOX_PROPOSER.NAME": "GlimpseLSTMBoxProposer", "BOX_PROPOSER.HIDDEN_DIM": 8}
+    proposer = build_box_proposer(fast_cfg(overrides))
+    extra = ExtraMaps(features=(torch.rand(2, 4, 8, 16), torch.rand(2, 6, 4, 8)))
+    given = StepInputs(torch.rand(2, 3, 32, 64), torch.rand(2, 32, 64), extra)
+    assert proposer(given, 0).glimpse_maps.shape == (2, 5, 4, 8)

@@ -14,7 +14,8 @@ def test_mask_of_the_patchs_size_and_deepest_features(tiny_cfg, training: bool):
     mask, features = head(torch.rand(2, 4, 16, 24), 1)
     assert mask.shape == (2, 16, 24)
     assert features.shape == (2, 6, 4, 6)
-    assert head.feature_dim == 6 * 4 * 6
+    assert head.feature_shape == (6, 4, 6)
+    assert not head.gives_logits
     assert (mask >= 0).all() and (mask > 0).any()
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from rec_attend_d2.modeling.criterion import BoxCriterion, MaskCriterion
-from rec_attend_d2.modeling.statistics import count_statistics, mask_statistics, training_statistics
+from rec_attend_d2.modeling.statistics import count_statistics, mask_statistics, step_statistics, training_statistics
+from rec_attend_d2.modeling.step_criterion import PatchPairs, StepTargets
 
 MASK_NAMES = {"iou_soft", "iou_hard", "dice", "wt_cov_soft", "wt_cov_hard", "unwt_cov_soft", "unwt_cov_hard"}
 
@@ -79,3 +80,45 @@ def test_statistics_of_stage_b_have_no_masks(tiny_cfg, make_targets, make_box_se
     assert set(statistics) == {"count_acc", "dic", "dic_abs", "box_iou"}
     assert statistics["count_acc"].item() == 1
     assert statistics["box_iou"].item() == pytest.approx(0.5, abs=1e-3)  # the image without objects counts 0
+
+
+def make_pairs(masks: torch.Tensor, true_masks: torch.Tensor) -> PatchPairs:
+    """Pairs whose pasted masks are ``masks`` [n, H, W]."""
+    return PatchPairs(masks, torch.zeros_like(masks), None, true_masks, lambda patches, window: patches)
+
+
+def test_statistics_of_single_steps_by_loop():
+    masks, true_masks = torch.rand(4, 6, 9, requires_grad=True), (torch.rand(4, 6, 9) < 0.4).float()
+    scores = torch.tensor([[0.9, 0.2], [0.5, 0.7], [0.6, 0.1]])
+    anything = [[True, True], [True, False], [True, False]]
+    hit = [[True, False], [True, False], [False, False]]
+    box_iou = [[0.8, 0.1], [0.6, 0.9], [0.2, 0.0]]
+    steps = StepTargets(
+        torch.ones(3, 2, 5, dtype=torch.bool),
+        torch.tensor(anything),
+        torch.zeros(3, 2, dtype=torch.int64),
+        torch.tensor(hit),
+        torch.tensor(box_iou),
+    )
+    statistics = step_statistics(scores, steps, make_pairs(masks, true_masks))
+    dices = []
+    for mask, truth in zip(masks.detach().numpy() > 0.5, true_masks.numpy() > 0.5, strict=True):
+        dices.append(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
+    expected = {
+        "dice": np.mean(dices),
+        "box_iou": (0.8 + 0.1 + 0.6 + 0.2) / 4,
+        "hit": 2 / 4,
+        # Scores above one half are right at steps 0, 0 of the first and last image; 0.5 and 0.2 miss what is left.
+        "score_acc": 3 / 6,
+        "stop_share": 2 / 6,
+    }
+    assert {name: value.item() for name, value in statistics.items()} == pytest.approx(expected)
+    assert not any(value.requires_grad for value in statistics.values())
+
+
+def test_statistics_of_steps_with_nothing_left():
+    nothing, empty = torch.zeros(2, 1, dtype=torch.bool), torch.zeros(0, 6, 9)
+    steps = StepTargets(nothing[..., None], nothing, nothing.long(), nothing, torch.rand(2, 1))
+    statistics = step_statistics(torch.tensor([[0.1], [0.8]]), steps, make_pairs(empty, empty))
+    expected = {"dice": 0.0, "box_iou": 0.0, "hit": 0.0, "score_acc": 0.5, "stop_share": 1.0}
+    assert {name: value.item() for name, value in statistics.items()} == pytest.approx(expected)

@@ -1,0 +1,60 @@
+"""The fast recipe as a user calls it: training on single steps from a pool of images, resuming, evaluating."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+QUICK = "configs/quick_schedules/fast.yaml"
+
+
+def train(run_tool, *arguments) -> str:
+    """Run the tool, which has to succeed, and return all it printed."""
+    process = run_tool("train_net", "--config-file", QUICK, *arguments)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return process.stdout + process.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(run_tool, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("fast")
+    train(run_tool, "OUTPUT_DIR", folder)
+    return folder
+
+
+def test_training_leaves_results_losses_and_pictures(trained):
+    results = json.loads((trained / "metrics_final.json").read_text())
+    assert set(results) == {"segm", "counting"}
+    assert results["counting"]["num_images"] == 60
+    events = EventAccumulator(str(trained), size_guidance={"images": 0}).Reload()
+    losses = {"loss_place", "loss_object", "loss_box", "loss_mask", "loss_score", "total_loss"}
+    statistics = {"train/dice", "train/box_iou", "train/hit", "train/score_acc", "train/stop_share"}
+    assert losses | statistics <= set(events.Tags()["scalars"])
+    assert events.Images("steps")[-1].width > 64
+
+
+def test_resuming_continues_the_schedule_with_a_new_pool(run_tool, trained, tmp_path):
+    (tmp_path / "model_0000003.pth").write_bytes((trained / "model_0000003.pth").read_bytes())
+    (tmp_path / "last_checkpoint").write_text("model_0000003.pth")
+    printed = train(run_tool, "--resume", "OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", "6")
+    assert "Starting training from iteration 4" in printed
+    before, after = (
+        torch.load(folder / name, weights_only=True)
+        for folder, name in ((trained, "model_0000003.pth"), (tmp_path, "model_final.pth"))
+    )
+    assert after["iteration"] == 5
+    assert (before["ema"]["n_averaged"], after["ema"]["n_averaged"]) == (4, 6)
+    # Two steps of AdamW with a learning rate of at most 0.002 leave the weights close to the checkpoint's.
+    name = "box_proposer.place.weight"
+    change = (after["model"][name] - before["model"][name]).abs().max().item()
+    assert 0 < change < 0.005
+
+
+def test_evaluating_gives_the_results_of_training(run_tool, trained, tmp_path):
+    train(run_tool, "--eval-only", "MODEL.WEIGHTS", trained / "model_final.pth", "OUTPUT_DIR", tmp_path)
+    again = json.loads((tmp_path / "metrics_final.json").read_text())
+    before = json.loads((trained / "metrics_final.json").read_text())
+    assert again["counting"] == pytest.approx(before["counting"])
+    assert again["segm"] == before["segm"]
