@@ -1,9 +1,10 @@
 #!/usr/bin/env python
-"""Add a finished training to MODEL_ZOO.md; without arguments write its table again from docs/results/.
+"""Add a finished training to MODEL_ZOO.md; without arguments write its tables again from docs/results/.
 
     python tools/update_model_zoo.py [--name NAME --folder OUTPUT_DIR --command COMMAND [--note NOTE]]
 
-Keeps the training's results, time and settings in docs/results/NAME.json, so that no figure is typed in by hand.
+Keeps the training's results, time and settings in docs/results/NAME.json, so that no figure is typed in by hand. The
+results of tools/run_ablation.py, which stand there too, make tables of their own.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from rec_attend_d2.visualization.curves import read_entries
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 BEGIN, END = "<!-- table: tools/update_model_zoo.py -->\n", "<!-- end of table -->\n"
+ABLATION_BEGIN, ABLATION_END = "<!-- ablations: tools/update_model_zoo.py -->\n", "<!-- end of ablations -->\n"
 # Header of a column and where its figure stands in the results.
 COLUMNS = {
     "AP": ("segm", "AP"),
@@ -32,6 +34,9 @@ COLUMNS = {
     "box AP50": ("bbox", "AP50"),
     "best box IoU": ("box_counting", "best_box_IoU"),
 }
+# The same of an ablation, whose results are those of counting, and the variant that the others are compared with.
+ABLATION_COLUMNS = {"SBD": "SBD", "\\|DiC\\|": "abs_DiC", "count accuracy": "count_accuracy", "FBD": "FBD"}
+BASE_VARIANT = "base"
 
 
 def machine() -> str:
@@ -57,9 +62,15 @@ def describe(folder: Path, command: str, note: str) -> dict:
     }
 
 
+def read_results(ablations: bool) -> dict[str, dict]:
+    """What docs/results/ holds of single trainings, or of ablations, by name."""
+    entries = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    return {name: entry for name, entry in entries.items() if ("variants" in entry) == ablations}
+
+
 def render() -> str:
     """The table and the commands, from docs/results/."""
-    trainings = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    trainings = read_results(ablations=False)
     rows, commands = [], []
     for name, entry in trainings.items():
         figures = [entry["metrics"].get(group, {}).get(metric) for group, metric in COLUMNS.values()]
@@ -73,8 +84,45 @@ def render() -> str:
     return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True) + "\n\n" + "\n".join(commands)
 
 
+def _beside_base(figure: float | None, base: float | None) -> str:
+    if figure is None:
+        return ""
+    return f"{figure:.3f}" if base is None else f"{figure:.3f} ({figure - base:+.3f})"
+
+
+def render_ablation(name: str, entry: dict) -> str:
+    """Heading, table and command of one ablation."""
+    bases = [row["metrics"] for row in entry["variants"] if row["name"] == BASE_VARIANT]
+    rows = []
+    for row in entry["variants"]:
+        base = bases[0] if bases and row["name"] != BASE_VARIANT else {}
+        figures = [_beside_base(row["metrics"][key], base.get(key)) for key in ABLATION_COLUMNS.values()]
+        budget = [f"{row['iterations']} x {row['batch']}", f"{row['training_minutes']:.0f} min"]
+        change = f"{row['change']} (base)" if row["name"] == BASE_VARIANT else row["change"]
+        rows.append([change, *figures, *budget, f"`{row['command']}`"])
+    headers = ["change", *ABLATION_COLUMNS, "iterations x batch", "time", "command"]
+    machines = "; ".join(sorted({row["machine"] for row in entry["variants"]}))
+    text = (
+        f"## Ablation of {entry['base']}\n\nOne change at a time, one run each ({machines}). In brackets the "
+        f"difference to the base; small ones may be chance. Figures: [{name}](docs/results/{name}.json).\n\n"
+    )
+    table = tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+    return f"{text}{table}\n\n    {entry['command']}\n"
+
+
+def render_ablations() -> str:
+    """All ablations of docs/results/; empty where there is none."""
+    return "\n".join(render_ablation(name, entry) for name, entry in read_results(ablations=True).items())
+
+
+def replace_between(text: str, begin: str, end: str, content: str) -> str:
+    """``text`` with ``content`` between two markers, instead of what stood there."""
+    before, after = text.split(begin)[0], text.split(end)[1]
+    return f"{before}{begin}{content}{end}{after}"
+
+
 def main() -> None:
-    """Store what was given, and write the table."""
+    """Store what was given, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", help="name of the row")
     parser.add_argument("--folder", type=Path, help="OUTPUT_DIR of the training")
@@ -87,9 +135,10 @@ def main() -> None:
         entry = describe(arguments.folder, arguments.command, arguments.note)
         (RESULTS / f"{arguments.name}.json").write_text(json.dumps(entry, indent=2) + "\n")
     page = ROOT / "MODEL_ZOO.md"
-    text = page.read_text()
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    page.write_text(f"{before}{BEGIN}\n{render()}\n{END}{after}")
+    text = replace_between(page.read_text(), BEGIN, END, f"\n{render()}\n")
+    ablations = render_ablations()
+    content = f"\n{ablations}\n" if ablations else ""
+    page.write_text(replace_between(text, ABLATION_BEGIN, ABLATION_END, content))
 
 
 if __name__ == "__main__":
