@@ -7,6 +7,7 @@ from detectron2.structures import Instances
 
 from rec_attend_d2.modeling.postprocessing import (
     StrongestInstance,
+    StrongestMask,
     build_postprocessor,
     foreground_area,
     majority_classes,
@@ -63,6 +64,16 @@ def test_scores_weigh_the_masks():
     assert np.array_equal(result.pred_masks.numpy(), expected)
     assert result.scores.tolist() == pytest.approx(scores.tolist())
     assert result.pred_masks.sum(0).max() == 1
+
+
+def test_strongest_mask_uses_scores_only_to_choose_the_steps():
+    masks, scores = soft_masks(4), torch.tensor([0.35, 0.9, 0.1, 0.31])
+    weighing = make_postprocessor()
+    postprocessor = StrongestMask(**{**vars(weighing), "score_threshold": 0.3, "mask_threshold": 0.6})
+    result = postprocessor(masks, scores, None, (9, 13))
+    expected = strongest_instance(masks[[0, 1, 3]].numpy(), 0.6)
+    assert np.array_equal(result.pred_masks.numpy(), expected)
+    assert result.scores.tolist() == pytest.approx([0.35, 0.9, 0.31])
 
 
 def test_boxes_are_tight():
