@@ -160,7 +160,8 @@ def test_all_variants_of_nuclei_have_the_same_budget(tool):
         cfg = variant.config()
         # An iteration of all steps takes five times as long as one of single steps.
         cost = 5 if cfg.MODEL.REC_ATTEND.TRAINING.MODE == "SequentialSteps" else 1
-        budgets.add((cost * cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR, cfg.TEST.EVAL_PERIOD, cfg.SEED))
+        solver = cfg.SOLVER
+        budgets.add((cost * solver.MAX_ITER, solver.IMS_PER_BATCH, solver.BASE_LR, cfg.TEST.EVAL_PERIOD, cfg.SEED))
     assert len(budgets) == 1
 
 
