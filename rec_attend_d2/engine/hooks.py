@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import BestCheckpointer
+from detectron2.evaluation import inference_context
 from torch import nn
 
 from ..modeling import RecurrentModel
@@ -69,8 +70,6 @@ class StepPicturesHook(HookBase):
 
     @torch.no_grad()
     def _draw(self) -> np.ndarray:
-        was_training = self._model.training
-        self._model.eval()
-        sequence = self._model.unroll_inputs([self._example])
-        self._model.train(was_training)
+        with inference_context(self._model):
+            sequence = self._model.unroll_inputs([self._example])
         return draw_sequence(seen_image(self._example), sequence, 0)

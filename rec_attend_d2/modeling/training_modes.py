@@ -4,15 +4,15 @@ Shapes: `B` images, `T` steps, `N` instance slots, `n` patches, `F_h, F_w` patch
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from torch import Tensor, nn
+from detectron2.evaluation import inference_context
+from torch import Tensor
 
 from ..layers.boxes import CenterBoxes
 from ..registry import look_up
@@ -58,18 +58,6 @@ class Cuts:
     judged: Tensor
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Run ``model`` as at inference for a while: without gradient, and with running statistics."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
-
-
 @TRAINING_MODE_REGISTRY.register()
 class Sequential:
     """The paper's: all T steps of an image one after another, matched with the true instances as a whole."""
@@ -109,6 +97,17 @@ def check_single_steps(cfg: CfgNode) -> None:
     for name in ("OWN_STEPS", "TRUE_PATCHES"):
         if node.TRAINING[name] < 0:
             raise ValueError(f"{_KEY}.{name} is {node.TRAINING[name]}; give 0 or more.")
+
+
+def judge(
+    model: "RecAttend", proposals: Proposal, scores: Tensor, pairs: PatchPairs, steps: StepTargets, targets: Targets
+) -> TrainingResult:
+    """All losses of single steps: proposals [B, T, ...], scores [B, T] and the patches to compare."""
+    losses = model.criterion.proposal_losses(proposals, steps, targets)
+    losses["loss_mask"] = model.criterion.mask_loss(pairs)
+    losses["loss_score"] = model.criterion.score_loss(scores, steps)
+    losses["loss_weight_decay"] = weight_decay_loss(model, model.weight_decay)
+    return losses, partial(step_statistics, scores, steps, pairs)
 
 
 @TRAINING_MODE_REGISTRY.register()
@@ -172,7 +171,7 @@ class ParallelTeacherForcing:
             return inputs.memory
         left = unclaimed_instances(model.memory.claimed(inputs.memory)[:, None], targets).sum((1, 2))
         goes_on = (left > count).to(inputs.image)[:, None, None]
-        with evaluating(model):
+        with inference_context(model), torch.no_grad():
             for _ in range(count):
                 mask = model.take_step(inputs, 0).mask * goes_on
                 inputs = dataclasses.replace(inputs, memory=model.memory.update(inputs.memory, mask))
@@ -231,15 +230,12 @@ class ParallelTeacherForcing:
 
         pairs = PatchPairs.of(patch_mask, window, cuts.image, cuts.instance, model.attention, targets)
         pairs = select(pairs, cuts.judged)
-        losses = model.criterion.proposal_losses(stack_steps([proposal]), steps, targets)
-        losses["loss_mask"] = model.criterion.mask_loss(pairs)
-        losses["loss_score"] = model.criterion.score_loss(score[:, None], steps)
-        losses["loss_weight_decay"] = weight_decay_loss(model, model.weight_decay)
+        result = judge(model, stack_steps([proposal]), score[:, None], pairs, steps, targets)
         own = torch.arange(len(images), device=images.device)
         mask = model.attention.paste(patch_mask[own].detach(), select(window, own))
         visible = model.memory.visible(mask, claimed[:, 0])
         self.finish(model, batched_inputs, select_detached(inputs), visible, steps, targets)
-        return losses, partial(step_statistics, score[:, None], steps, pairs)
+        return result
 
 
 @TRAINING_MODE_REGISTRY.register()
@@ -326,8 +322,4 @@ class SequentialSteps:
         window = model.attention.window(select(sequence.used_boxes, (image, step)), proposal)
         instance = steps.instance[image, step]
         pairs = PatchPairs.of(sequence.patch_masks[image, step], window, image, instance, model.attention, targets)
-        losses = model.criterion.proposal_losses(sequence.proposals, steps, targets)
-        losses["loss_mask"] = model.criterion.mask_loss(pairs)
-        losses["loss_score"] = model.criterion.score_loss(sequence.scores, steps)
-        losses["loss_weight_decay"] = weight_decay_loss(model, model.weight_decay)
-        return losses, partial(step_statistics, sequence.scores, steps, pairs)
+        return judge(model, sequence.proposals, sequence.scores, pairs, steps, targets)
