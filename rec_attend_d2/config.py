@@ -136,9 +136,9 @@ def _add_parts_config(node: CN) -> None:
     node.BOX_PROPOSER.GLIMPSE_MLP_LAYERS = 2
     # Hidden layer sizes of the MLP from LSTM output to the box; empty = a single linear layer.
     node.BOX_PROPOSER.BOX_MLP_DIMS = []
-    # First glimpse, of FIRST_GLIMPSE_REGISTRY: "uniform" (the paper) or "learned" (scores the places of the map).
+    # First glimpse, of FIRST_GLIMPSE_REGISTRY: "uniform" (the paper) or "learned" (the best place of the map).
     node.BOX_PROPOSER.FIRST_GLIMPSE = "uniform"
-    # The LSTM also sees the coordinates of its glimpse.
+    # The LSTM also sees the coordinates of its glimpses, and the box's centre is relative to those of the first one.
     node.BOX_PROPOSER.COORDINATES = False
     # tanh on the centre and -softplus on the log size, so that a box never leaves or exceeds the image.
     node.BOX_PROPOSER.SQUASH = False

@@ -32,7 +32,12 @@ def build_box_proposer(cfg: CfgNode) -> nn.Module:
 
 
 def decode_box_parameters(
-    parameters: Tensor, image_size: tuple[int, int], squash: bool, hidden: Tensor, glimpse_maps: Tensor
+    parameters: Tensor,
+    image_size: tuple[int, int],
+    squash: bool,
+    hidden: Tensor,
+    glimpse_maps: Tensor,
+    origin: Tensor | None = None,
 ) -> Proposal:
     """Turn the 9 numbers of the box head into a proposal.
 
@@ -42,8 +47,12 @@ def decode_box_parameters(
         squash: tanh on the centre and -softplus on the log size.
         hidden: [B, S], kept in the proposal.
         glimpse_maps: [B, K, h, w], kept in the proposal.
+        origin: [B, 2], -1 to 1, where a centre of 0 lies; by default in the image's middle, as in the paper.
     """
     center, log_size = parameters[:, 0:2], parameters[:, 2:4]
+    if origin is not None:
+        # With squash so that tanh(0 + shift) is the origin, and no box leaves the image.
+        center = center + (torch.atanh(origin) if squash else origin)
     if squash:
         center, log_size = torch.tanh(center), -F.softplus(log_size)
     sides = parameters.new_tensor(image_size)
@@ -125,22 +134,15 @@ class GlimpseLSTM(nn.Module):
         # A single glimpse has no next one, and a layer without gradients would stop distributed training.
         self.next_glimpse = MLP([hidden_size] * mlp_layers + [places]) if glimpses > 1 else None
 
-    def forward(self, features: Tensor, first_logits: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Look at ``features`` [B, D, h, w].
-
-        Args:
-            features: the control CNN's map.
-            first_logits: [B, h, w], where the first glimpse goes; without them it is spread evenly (the paper).
+    def forward(self, features: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+        """Look at ``features`` [B, D, h, w], the control CNN's map, at first with the glimpse ``first`` [B, h, w].
 
         Returns:
             The last LSTM output [B, S] and the glimpse maps [B, K, h, w], each of which sums to 1.
         """
-        batch, _, height, width = features.shape
         places = features.flatten(2).transpose(1, 2)
-        glimpse = features.new_full((batch, height * width), 1 / (height * width))
-        if first_logits is not None:
-            glimpse = torch.softmax(first_logits.flatten(1), dim=1)
-        hidden = cell = features.new_zeros(batch, self.lstm.hidden_size)
+        glimpse = first.flatten(1)
+        hidden = cell = features.new_zeros(len(features), self.lstm.hidden_size)
         maps = []
         for k in range(self.glimpses):
             if self.next_glimpse is not None and k > 0:
@@ -148,7 +150,7 @@ class GlimpseLSTM(nn.Module):
             maps.append(glimpse)
             seen = torch.bmm(glimpse[:, None], places)[:, 0]
             hidden, cell = self.lstm(seen, hidden, cell)
-        return hidden, torch.stack(maps, dim=1).unflatten(2, (height, width))
+        return hidden, torch.stack(maps, dim=1).unflatten(2, features.shape[2:])
 
 
 @register_as(FIRST_GLIMPSE_REGISTRY, "uniform")
@@ -159,21 +161,31 @@ class UniformFirstGlimpse(nn.Module):
         del channels  # part of the registry's signature
         super().__init__()
 
-    def forward(self, features: Tensor) -> None:
-        """No logits for ``features`` [B, D, h, w]."""
+    def forward(self, features: Tensor) -> tuple[Tensor, None]:
+        """The glimpse [B, h, w] for ``features`` [B, D, h, w]; no place has a score."""
+        batch, _, height, width = features.shape
+        return features.new_full((batch, height, width), 1 / (height * width)), None
 
 
 @register_as(FIRST_GLIMPSE_REGISTRY, "learned")
 class LearnedFirstGlimpse(nn.Module):
-    """Scores every place of the map, so that the first glimpse already goes to an unclaimed object."""
+    """Scores every place of the map, and the first glimpse goes to the best one.
+
+    To that one alone: spread over all good places, the glimpse would mix the features of all unclaimed objects, of
+    which no single box can be read. Its gradient is that of the softmax (straight-through).
+    """
 
     def __init__(self, channels: int):
         super().__init__()
         self.score = nn.Conv2d(channels, 1, 1)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits [B, h, w] of ``features`` [B, D, h, w]."""
-        return self.score(features)[:, 0]
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The glimpse and the scores (logits), [B, h, w] each, for ``features`` [B, D, h, w]."""
+        logits = self.score(features)[:, 0]
+        flat = logits.flatten(1)
+        best = F.one_hot(flat.argmax(1), flat.shape[1]).to(flat)
+        soft = torch.softmax(flat, dim=1)
+        return (best + soft - soft.detach()).view_as(logits), logits
 
 
 def place_coordinates(height: int, width: int) -> Tensor:
@@ -218,7 +230,7 @@ class GlimpseLSTMBoxProposer(nn.Module):
             glimpse_mlp_layers: linear layers from LSTM output to the next glimpse map.
             box_mlp_dims: hidden sizes of the MLP to the box; none = one linear layer.
             first_glimpse: name in FIRST_GLIMPSE_REGISTRY.
-            coordinates: the LSTM also sees where its glimpse lies.
+            coordinates: the LSTM also sees where its glimpses lie, and the box's centre is relative to the first one.
             squash: see :func:`decode_box_parameters`.
             initial_size: size of a fresh proposer's boxes relative to the image.
             initializer: name in INITIALIZER_REGISTRY.
@@ -270,10 +282,12 @@ class GlimpseLSTMBoxProposer(nn.Module):
     def forward(self, inputs: StepInputs, step: int) -> Proposal:
         """Propose a box per image at time step ``step``, counted from 0."""
         features = self.control_cnn(inputs, step)
-        logits = self.first_glimpse(features)
+        first, logits = self.first_glimpse(features)
+        origin = None
         if self.coordinates is not None:
             features = torch.cat([features, self.coordinates.expand(len(features), -1, -1, -1)], dim=1)
-        hidden, glimpse_maps = self.glimpse(features, logits)
-        proposal = decode_box_parameters(self.box(hidden), self.image_size, self.squash, hidden, glimpse_maps)
+            origin = (first[:, None] * self.coordinates).sum((2, 3))
+        hidden, glimpse_maps = self.glimpse(features, first)
+        proposal = decode_box_parameters(self.box(hidden), self.image_size, self.squash, hidden, glimpse_maps, origin)
         proposal.places = None if logits is None else Places(logits, None)
         return proposal

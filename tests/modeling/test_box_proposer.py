@@ -107,7 +107,7 @@ def test_mlp_has_relu_between_but_not_after():
 def test_glimpses_are_weighted_means_of_the_feature_map():
     glimpse = GlimpseLSTM(channels=3, places=6, hidden_size=4, glimpses=4, mlp_layers=2)
     features = torch.randn(2, 3, 2, 3)
-    hidden, maps = glimpse(features)
+    hidden, maps = glimpse(features, torch.full((2, 2, 3), 1 / 6))
     assert hidden.shape == (2, 4) and maps.shape == (2, 4, 2, 3)
 
     state = torch.zeros(2, 4), torch.zeros(2, 4)
@@ -240,9 +240,9 @@ def test_constructor_without_a_config():
 
 def test_the_first_glimpse_goes_where_it_is_told():
     glimpse = GlimpseLSTM(channels=3, places=6, hidden_size=4, glimpses=2, mlp_layers=1)
-    features, logits = torch.randn(2, 3, 2, 3), torch.randn(2, 2, 3)
-    hidden, maps = glimpse(features, logits)
-    first = scipy.special.softmax(logits.numpy().reshape(2, 6), axis=1).reshape(2, 2, 3)
+    features = torch.randn(2, 3, 2, 3)
+    first = scipy.special.softmax(torch.randn(2, 6).numpy(), axis=1).reshape(2, 2, 3)
+    hidden, maps = glimpse(features, torch.from_numpy(first))
     np.testing.assert_allclose(maps[:, 0].detach().numpy(), first, rtol=1e-5)
 
     seen = torch.from_numpy((first[:, None] * features.numpy()).sum((2, 3)))
@@ -267,9 +267,10 @@ def test_a_learned_first_glimpse_scores_the_places(tiny_cfg, glimpses: int):
     logits = torch.einsum("bchw,c->bhw", features, score.weight[0, :, 0, 0]) + score.bias
     torch.testing.assert_close(proposal.places.logits, logits)
     assert proposal.places.boxes is None
-    expected = scipy.special.softmax(logits.detach().numpy().reshape(2, 24), axis=1).reshape(2, 4, 6)
-    assert expected.std() > 1e-3
-    np.testing.assert_allclose(proposal.glimpse_maps[:, 0].detach().numpy(), expected, rtol=1e-4)
+    # All of it on the best place.
+    expected = (logits == logits.amax((1, 2), keepdim=True)).numpy()
+    assert expected.sum() == 2
+    np.testing.assert_allclose(proposal.glimpse_maps[:, 0].detach().numpy(), expected, atol=1e-6)
     np.testing.assert_allclose(proposal.glimpse_maps.sum((2, 3)).detach().numpy(), 1, rtol=1e-5)
 
 
@@ -285,6 +286,21 @@ def test_a_learned_first_glimpse_learns_from_box_and_places(tiny_cfg):
 def test_place_coordinates():
     coordinates = place_coordinates(2, 4)
     assert coordinates.tolist() == [[[[-0.5] * 4, [0.5] * 4], [[-0.75, -0.25, 0.25, 0.75]] * 2]]
+
+
+@pytest.mark.parametrize("squash", [False, True])
+@pytest.mark.parametrize("place", [(0, 0), (3, 2)])
+def test_a_box_is_read_relative_to_the_first_glimpse(tiny_cfg, place: tuple[int, int], squash: bool):
+    overrides = {"COORDINATES": True, "FIRST_GLIMPSE": "learned", "SQUASH": squash, "INITIAL_SIZE": 0.25}
+    proposer = build_box_proposer(tiny_cfg({f"BOX_PROPOSER.{name}": value for name, value in overrides.items()}))
+    torch.nn.init.zeros_(proposer.box.layers[-1].weight)
+    logits = torch.zeros(2, 4, 6)
+    logits[:, place[0], place[1]] = 1.0
+    proposer.first_glimpse.score.forward = lambda features: logits[:, None]
+    boxes = proposer(inputs(), 0).boxes
+    expected = torch.tensor([[8.0 * place[0] + 4, 8.0 * place[1] + 4]]).expand(2, 2)
+    torch.testing.assert_close(boxes.center, expected)
+    torch.testing.assert_close(boxes.size, torch.tensor([[HEIGHT / 4, WIDTH / 4]]).expand(2, 2))
 
 
 @pytest.mark.parametrize("first_glimpse", ["uniform", "learned"])
