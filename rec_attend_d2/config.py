@@ -112,9 +112,12 @@ def _add_preprocessor_config(node: CN) -> None:
 
 def _add_parts_config(node: CN) -> None:
     node.MEMORY = CN()
-    # A part of MEMORY_REGISTRY: "MaxMemory" (c = max(c, y)), "NoOverwriteMemory" (y is multiplied by 1 - c first) or
-    # "BoundaryMemory" (a second channel with the boundaries of what was claimed).
+    # A part of MEMORY_REGISTRY: "MaxMemory" (c = max(c, y)), "NoOverwriteMemory" (y is multiplied by 1 - c first),
+    # "BoundaryMemory" (a second channel with the boundaries of what was claimed) or "FeatureMemory" (further channels
+    # with the mean features of what was claimed).
     node.MEMORY.NAME = "MaxMemory"
+    # Channels of the features that FeatureMemory keeps.
+    node.MEMORY.FEATURES = 8
 
     node.BOX_PROPOSER = CN()
     # A part of BOX_PROPOSER_REGISTRY: "GlimpseLSTMBoxProposer" (the paper) or "DenseBoxProposer" (scores every place).

@@ -76,7 +76,7 @@ class RecAttendBoxProposer(RecurrentModel):
             score, class_probabilities = self.box_scorer(proposal.hidden)
             box_map = self.attention.box_maps(stack_steps([proposal]))[:, 0]
             steps.append(BoxStep(proposal, score, class_probabilities, memory, box_map))
-            memory = self.memory.update(memory, feeder.claimed(box_map, step))
+            memory = self.memory.update(memory, feeder.claimed(box_map, step), extra)
         stacked = stack_steps(steps)
         return BoxSequence(
             proposals=stacked.proposal,

@@ -137,7 +137,7 @@ class RecAttend(RecurrentModel):
         for step in itertools.count():
             result = self.take_step(StepInputs(images, memory, extra), step, feeder)
             yield result
-            memory = self.memory.update(memory, feeder.claimed(result.mask, step))
+            memory = self.memory.update(memory, feeder.claimed(result.mask, step), extra)
 
     def _sequence(self, steps: list[MaskStep]) -> MaskSequence:
         stacked = stack_steps(steps)

@@ -147,16 +147,17 @@ class ParallelTeacherForcing:
             "box_noise": node.BOX_NOISE,
         }
 
-    def draw(self, model: "RecAttend", image: Tensor, targets: Targets, index: int) -> Tensor:
-        """A memory [...] for ``image`` [3, H, W], drawn from the true masks of image ``index`` of the batch."""
-        memory = model.memory.initial(image[None])
+    def draw(self, model: "RecAttend", inputs: StepInputs, targets: Targets, index: int) -> Tensor:
+        """A memory [...] for image ``index`` of the batch, drawn from its true masks."""
+        image = select(inputs, slice(index, index + 1))
+        memory = model.memory.initial(image.image)
         for mask in self.drawn_memories.draw(targets.masks[index, targets.valid[index]]):
-            memory = model.memory.update(memory, mask[None])
+            memory = model.memory.update(memory, mask[None], image.extra)
         return memory[0]
 
     def start(self, model: "RecAttend", batched_inputs: list[dict], inputs: StepInputs, targets: Targets) -> Tensor:
         """The memories [B, ...] to train on."""
-        memory = torch.stack([self.draw(model, image, targets, i) for i, image in enumerate(inputs.image)])
+        memory = torch.stack([self.draw(model, inputs, targets, index) for index in range(len(inputs.image))])
         count = int(torch.randint(0, self.own_steps + 1, ()))
         return self.go_on(model, dataclasses.replace(inputs, memory=memory), targets, count)
 
@@ -174,7 +175,7 @@ class ParallelTeacherForcing:
         with inference_context(model), torch.no_grad():
             for _ in range(count):
                 mask = model.take_step(inputs, 0).mask * goes_on
-                inputs = dataclasses.replace(inputs, memory=model.memory.update(inputs.memory, mask))
+                inputs = dataclasses.replace(inputs, memory=model.memory.update(inputs.memory, mask, inputs.extra))
         return inputs.memory
 
     def finish(
@@ -263,7 +264,7 @@ class StatePool(ParallelTeacherForcing):
                     "the batches of rec_attend_d2.data.StatePoolLoader, which Trainer.build_train_loader makes."
                 )
             memory = entry["state"].memory
-            memories.append(self.draw(model, inputs.image[index], targets, index) if memory is None else memory)
+            memories.append(self.draw(model, inputs, targets, index) if memory is None else memory)
         return torch.stack(memories)
 
     def finish(
@@ -276,7 +277,7 @@ class StatePool(ParallelTeacherForcing):
         targets: Targets,
     ) -> None:
         """Write the predictions to the memories of the batch's images."""
-        memory = model.memory.update(inputs.memory, mask)
+        memory = model.memory.update(inputs.memory, mask, inputs.extra)
         memory = self.go_on(model, dataclasses.replace(inputs, memory=memory), targets, self.own_steps - 1)
         outcome = zip(steps.hit[:, 0].tolist(), steps.anything[:, 0].tolist(), strict=True)
         for entry, reached, (hit, anything) in zip(batched_inputs, memory, outcome, strict=True):

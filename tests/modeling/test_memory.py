@@ -7,12 +7,14 @@ import torch
 
 from rec_attend_d2.modeling.memory import (
     BoundaryMemory,
+    FeatureMemory,
     MaxMemory,
     NoOverwriteMemory,
     build_memory,
     memory_channels,
     soft_boundary,
 )
+from rec_attend_d2.modeling.step_types import ExtraMaps
 
 
 @pytest.mark.parametrize(
@@ -118,3 +120,53 @@ def test_no_gradient_flows_into_the_boundary_memory_and_it_hides_nothing():
     memory, claimed = BoundaryMemory(), torch.rand(2, 4, 5, requires_grad=True)
     assert not memory.update(torch.zeros(2, 2, 4, 5), claimed).requires_grad
     assert memory.visible(claimed, torch.rand(2, 4, 5)) is claimed
+
+
+# ---------------------------------------------------------------- features
+
+
+def test_the_feature_memory_is_built_from_the_config(fast_cfg):
+    cfg = fast_cfg({"MEMORY.NAME": "FeatureMemory", "MEMORY.FEATURES": 3})
+    memory = build_memory(cfg)
+    state = memory.initial(torch.zeros(2, 3, 8, 12))
+    assert state.shape == (2, 4, 8, 12) and (state == 0).all()
+    assert memory_channels(cfg) == 4
+
+
+@pytest.mark.parametrize("features", [0, 5])
+def test_the_feature_memory_keeps_no_more_features_than_there_are(fast_cfg, features: int):
+    with pytest.raises(ValueError, match=rf"MEMORY.FEATURES is {features}, but FeatureMemory keeps 1 to 4"):
+        build_memory(fast_cfg({"MEMORY.NAME": "FeatureMemory", "MEMORY.FEATURES": features}))
+
+
+def test_the_feature_memory_needs_features(tiny_cfg):
+    with pytest.raises(ValueError, match="keeps 1 to 0 channels.*ImageEncoder"):
+        build_memory(tiny_cfg({"MEMORY.NAME": "FeatureMemory"}))
+    memory = FeatureMemory(features=2)
+    with pytest.raises(ValueError, match="the preprocessor made none"):
+        memory.update(torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4), ExtraMaps())
+
+
+def test_every_pixel_remembers_the_mean_features_of_its_object():
+    memory, fine = FeatureMemory(features=2), torch.rand(2, 3, 2, 3, requires_grad=True)
+    extra = ExtraMaps(features=(fine, torch.rand(2, 4, 1, 2)))
+    # Cells of 4 x 4 pixels. The first object covers two cells, the second a quarter of another and half of a fourth.
+    first, second = torch.zeros(2, 8, 12), torch.zeros(2, 8, 12)
+    first[:, 0:4, 0:8] = 1
+    second[:, 4:6, 4:6] = second[:, 4:6, 8:12] = 1
+    state = memory.initial(torch.zeros(2, 3, 8, 12))
+    for mask in (first, second):
+        state = memory.update(state, mask, extra)
+    assert not state.requires_grad
+    torch.testing.assert_close(state[:, 0], first + second)
+    means = {
+        "first": fine[:, :2, 0, :2].mean(2),
+        "second": (fine[:, :2, 1, 1] * 4 + fine[:, :2, 1, 2] * 8) / 12,
+    }
+    expected = first[:, None] * means["first"][..., None, None] + second[:, None] * means["second"][..., None, None]
+    torch.testing.assert_close(state[:, 1:], expected.detach())
+    # A weak claim changes little of what was remembered; nothing claimed changes nothing.
+    torch.testing.assert_close(memory.update(state, 0 * first, extra), state)
+    weak = memory.update(state, 0.1 * second, extra)
+    torch.testing.assert_close(weak, state)
+    assert memory.claimed(state) is not None and torch.equal(memory.claimed(state), state[:, 0])

@@ -97,7 +97,7 @@ def test_an_unknown_name_is_refused_by_the_parts_of_the_fast_recipe(fast_cfg, ke
 
 def test_a_part_of_ones_own_is_used(tiny_cfg, make_batch, monkeypatch: pytest.MonkeyPatch):
     class HalfMemory(MaxMemory):
-        def update(self, memory: torch.Tensor, claimed: torch.Tensor) -> torch.Tensor:
+        def update(self, memory: torch.Tensor, claimed: torch.Tensor, extra=None) -> torch.Tensor:
             return torch.full_like(memory, 0.5)
 
     monkeypatch.setitem(MEMORY_REGISTRY._obj_map, "HalfMemory", HalfMemory)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rec_attend_d2.data import ImageState
 from rec_attend_d2.modeling import RecAttend
+from rec_attend_d2.modeling.step_types import ExtraMaps
 
 HEIGHT, WIDTH = 32, 64
 # First row, first column, last row, last column; largest first.
@@ -62,11 +63,14 @@ def fast_batch(fast_masks) -> Callable[[Sequence[int]], list[dict]]:
 def claim() -> Callable[[RecAttend, list[dict], list[list[int]]], None]:
     """A function that sets, whatever the mode, which instances of every image the memories to train on hold."""
 
+    # For a memory that keeps some.
+    extra = ExtraMaps(features=(torch.ones(1, 4, HEIGHT // 4, WIDTH // 4),))
+
     def set_memories(model: RecAttend, batch: list[dict], claimed: list[list[int]]) -> None:
         for entry, numbers in zip(batch, claimed, strict=True):
             memory = model.memory.initial(torch.zeros(1, 3, HEIGHT, WIDTH))
             for n in numbers:
-                memory = model.memory.update(memory, entry["instances"].gt_masks.tensor[n : n + 1].float())
+                memory = model.memory.update(memory, entry["instances"].gt_masks.tensor[n : n + 1].float(), extra)
             entry["state"].memory = memory[0]
         drawn = iter([torch.tensor(numbers, dtype=torch.int64) for numbers in claimed])
         if hasattr(model.training_mode, "drawn_memories"):

@@ -28,10 +28,12 @@ def memories(batch: list[dict]) -> Tensor:
     return torch.stack([entry["state"].memory for entry in batch])
 
 
-@pytest.mark.parametrize("memory", ["MaxMemory", "NoOverwriteMemory", "BoundaryMemory"])
+@pytest.mark.parametrize("memory", ["MaxMemory", "NoOverwriteMemory", "BoundaryMemory", "FeatureMemory"])
 def test_memories_grow_by_the_predicted_mask(make_fast, fast_batch, claim, memory: str):
     """Group norm, so that training and evaluation see the same."""
-    model = make_fast("StatePool", {"TRAINING.OWN_STEPS": 1, "NORM": "group", "MEMORY.NAME": memory})
+    model = make_fast(
+        "StatePool", {"TRAINING.OWN_STEPS": 1, "NORM": "group", "MEMORY.NAME": memory, "MEMORY.FEATURES": 3}
+    )
     batch = fast_batch([3, 2, 1])
     claim(model, batch, [[], [1], [0]])
     for steps in (1, 2):
@@ -40,7 +42,7 @@ def test_memories_grow_by_the_predicted_mask(make_fast, fast_batch, claim, memor
         with torch.no_grad():
             mask = model.take_step(inputs, 0).mask
         model(batch)
-        torch.testing.assert_close(memories(batch), model.memory.update(before, mask))
+        torch.testing.assert_close(memories(batch), model.memory.update(before, mask, inputs.extra))
         assert (memories(batch) > before).flatten(1).any(1).all()
         assert all(entry["state"].steps == steps for entry in batch)
         assert not memories(batch).requires_grad
@@ -115,14 +117,25 @@ def test_a_batch_without_states_is_refused(make_fast, fast_batch):
 # ---------------------------------------------------------------- drawn memories and own steps
 
 
-@pytest.mark.parametrize("memory", ["MaxMemory", "BoundaryMemory"])
+@pytest.mark.parametrize("memory", ["MaxMemory", "BoundaryMemory", "FeatureMemory"])
 def test_the_memory_is_what_writing_drawn_masks_gives(make_fast, fast_batch, fast_masks, claim, memory: str):
-    model, batch = make_fast("ParallelTeacherForcing", {"MEMORY.NAME": memory}), fast_batch([3, 1])
+    model, batch = (
+        make_fast("ParallelTeacherForcing", {"MEMORY.NAME": memory, "MEMORY.FEATURES": 3}),
+        fast_batch([3, 1]),
+    )
     claim(model, batch, [[2, 0], []])
-    images, targets = model.preprocess_image(batch), model.extract_targets(batch)
-    drawn = torch.stack([model.training_mode.draw(model, images[index], targets, index) for index in (0, 1)])
+    targets = model.extract_targets(batch)
+    inputs, _ = inputs_of(model, batch, model.memory.initial(model.preprocess_image(batch)))
+    drawn = torch.stack([model.training_mode.draw(model, inputs, targets, index) for index in (0, 1)])
     written = fast_masks([3])[0, [0, 2]]
     assert torch.equal(model.memory.claimed(drawn), torch.stack([written.amax(0), torch.zeros(HEIGHT, WIDTH)]))
+    if memory == "FeatureMemory":
+        fine, masks = inputs.extra.features[0][0, :3].detach(), written.bool()
+        shares = F.avg_pool2d(written, 4)[:, None]
+        means = (fine * shares).sum((2, 3)) / shares.sum((2, 3))
+        # The first object was written last.
+        torch.testing.assert_close(drawn[0, 1:, masks[0]], means[0, :, None].expand(-1, int(masks[0].sum())))
+        assert (drawn[0, 1:, ~masks.any(0)] == 0).all()
     if memory == "BoundaryMemory":
         # The pixels whose 3x3 neighbours in the image are not all the object's.
         around = F.avg_pool2d(written[:, None], 3, stride=1, padding=1, count_include_pad=False)[:, 0]
