@@ -18,8 +18,6 @@ _FILTER_RADIUS = 8
 # Sigma of the elastic field in pixels; larger where displacements are, so that the picture does not fold.
 _SMALLEST_SIGMA = 10.0
 _SIGMA_PER_DISPLACEMENT = 4.0
-# Percentile of each channel that fills what enters the image.
-_FILL_PERCENTILE = 5.0
 # Share of the area it would have in an endless image that an object has to keep; less shows too little to learn from.
 _SMALLEST_SHARE = 0.2
 # Steps to invert the elastic field; each makes the error several times smaller.
@@ -31,9 +29,8 @@ _INSIDE = 254
 class WarpTransform(T.Transform):
     """Rotates and scales about the centre of the image, shifts and displaces, in one interpolation.
 
-    What enters has no objects: masks get 0 and the image the 5th percentile of each of its channels. (Reflecting the
-    image would show objects twice, which the masks would have to follow.) That is background where objects are
-    brighter than it.
+    What enters has no objects: masks get 0 and the image the median of its outermost pixels, by channel, which is the
+    background of most images. (Reflecting the image would show objects twice, which the masks would have to follow.)
     """
 
     def __init__(
@@ -91,8 +88,8 @@ class WarpTransform(T.Transform):
 
     def apply_image(self, img: NDArray) -> NDArray:
         """[H, W, C] (at most 4 channels) or [H, W], uint8 or float32, linearly interpolated."""
-        # A quarter of the pixels tells the percentile well enough.
-        fill = np.percentile(img[::2, ::2], _FILL_PERCENTILE, axis=(0, 1), method="lower")
+        outermost = np.concatenate([img[0], img[-1], img[:, 0], img[:, -1]])
+        fill = np.median(outermost, axis=0)
         return self._remap(img, np.atleast_1d(fill).astype(float).tolist()).reshape(img.shape)
 
     def apply_segmentation(self, segmentation: NDArray) -> NDArray:
