@@ -21,11 +21,6 @@ def add_rec_attend_config(cfg: CN) -> None:
     _add_test_config(cfg.MODEL.REC_ATTEND)
 
 
-def trains_whole_sequences(cfg: CN) -> bool:
-    """Whether training matches all T steps of an image with its objects, rather than judging single steps."""
-    return cfg.MODEL.META_ARCHITECTURE != "RecAttend" or cfg.MODEL.REC_ATTEND.TRAINING.MODE == "Sequential"
-
-
 def _add_data_config(cfg: CN) -> None:
     # Size (height, width) in pixels every image is resized to before it enters the network.
     cfg.INPUT.IMAGE_SIZE = [224, 224]
@@ -122,9 +117,10 @@ def _add_parts_config(node: CN) -> None:
     node.BOX_PROPOSER = CN()
     # A part of BOX_PROPOSER_REGISTRY: "GlimpseLSTMBoxProposer" (the paper) or "DenseBoxProposer" (scores every place).
     node.BOX_PROPOSER.NAME = "GlimpseLSTMBoxProposer"
-    # A part of CONTROL_CNN_REGISTRY: "ConvControlCNN" (the paper) or "FeatureControlCNN" (memory beside "features").
+    # A part of CONTROL_CNN_REGISTRY: "ConvControlCNN" (the paper), "FeatureControlCNN" (memory beside "features"; a
+    # place is 8 pixels wide) or "FineFeatureControlCNN" (4 pixels, for small objects).
     node.BOX_PROPOSER.CONTROL_CNN = "ConvControlCNN"
-    # Channels of FeatureControlCNN.
+    # Channels of FeatureControlCNN; the finest map of FineFeatureControlCNN has half as many.
     node.BOX_PROPOSER.CONTROL_CHANNELS = 64
     # What the control CNN sees, of "image", "memory", "angle", "foreground", "features"; concatenated in that order.
     node.BOX_PROPOSER.INPUTS = ["image", "memory"]

@@ -117,7 +117,7 @@ class FeatureControlCNN(nn.Module):
         Args:
             memory_channels: M.
             feature_channels: channels of the two feature maps, at 1/4 and 1/8.
-            channels: D.
+            channels: of its maps (D).
             map_size: (h, w), cells.
             norm: name in STEP_NORM_REGISTRY.
             time_steps: of the norm, see :func:`.inputs.norm_time_steps`.
@@ -159,11 +159,18 @@ class FeatureControlCNN(nn.Module):
 
     def forward(self, inputs: StepInputs, step: int) -> Tensor:
         """Map [B, D, H / 8, W / 8] of time step ``step``, counted from 0."""
-        fine, coarse = inputs.extra.features
+        return self._coarse(self._seen(inputs), inputs, step)
+
+    @staticmethod
+    def _seen(inputs: StepInputs) -> Tensor:
+        """The finest features and the memory, [B, C, H / 4, W / 4]."""
         memory = inputs.memory[:, None] if inputs.memory.ndim == 3 else inputs.memory
         stride = FEATURE_STRIDES[0]
-        seen = torch.cat([fine, F.avg_pool2d(memory, stride), F.max_pool2d(memory, stride)], dim=1)
-        levels = [self.join(torch.cat([self.meet(seen, step), coarse], dim=1), step)]
+        pooled = [F.avg_pool2d(memory, stride), F.max_pool2d(memory, stride)]
+        return torch.cat([inputs.extra.features[0], *pooled], dim=1)
+
+    def _coarse(self, seen: Tensor, inputs: StepInputs, step: int) -> Tensor:
+        levels = [self.join(torch.cat([self.meet(seen, step), inputs.extra.features[1]], dim=1), step)]
         for block in self.down:
             levels.append(block(levels[-1], step))
         x = levels.pop()
@@ -171,3 +178,41 @@ class FeatureControlCNN(nn.Module):
             level = levels.pop()
             x = conv(level + enlarge(x, level), step)
         return x
+
+
+@CONTROL_CNN_REGISTRY.register()
+class FineFeatureControlCNN(FeatureControlCNN):
+    """Goes on to a map of 1/4 of the image's size, for objects so small that several of them share a cell of 1/8."""
+
+    @configurable
+    def __init__(self, *, memory_channels: int, feature_channels: Sequence[int], channels: int, **coarse: Any):
+        """
+        Args:
+            memory_channels, feature_channels: see :class:`FeatureControlCNN`.
+            channels: of the coarser maps; the finest one has half as many (D).
+            coarse: its other arguments.
+        """
+        super().__init__(
+            memory_channels=memory_channels, feature_channels=feature_channels, channels=channels, **coarse
+        )
+        norm_class = look_up(STEP_NORM_REGISTRY, coarse["norm"], "MODEL.REC_ATTEND.NORM")
+        make_norm = partial(norm_class, time_steps=coarse["time_steps"])
+        self.out_channels = channels // 2
+        self.meet_fine = ConvNormReLU(feature_channels[0] + 2 * memory_channels, self.out_channels, make_norm)
+        self.to_fine = nn.Conv2d(channels, self.out_channels, 1)
+        self.finest = ConvNormReLU(self.out_channels, self.out_channels, make_norm)
+        for part in (self.meet_fine, self.to_fine, self.finest):
+            initialize(part, coarse["initializer"])
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        height, width = cfg.INPUT.IMAGE_SIZE
+        stride = FEATURE_STRIDES[0]
+        return {**super().from_config(cfg), "map_size": (height // stride, width // stride)}
+
+    def forward(self, inputs: StepInputs, step: int) -> Tensor:
+        """Map [B, D, H / 4, W / 4] of time step ``step``, counted from 0."""
+        seen = self._seen(inputs)
+        fine = self.meet_fine(seen, step)
+        coarse = self.to_fine(self._coarse(seen, inputs, step))
+        return self.finest(fine + enlarge(coarse, fine), step)

@@ -96,8 +96,8 @@ def test_masks_are_found_wherever_they_are(displacement, scale):
 def test_what_enters_is_background():
     image = np.full((*SIZE, 3), (40, 50, 60), dtype=np.uint8)
     image[25:35, 40:50] = 220
-    image[20:50, 10:80] = 0  # darker objects, of which one lies at the border
-    image[0, 20:40] = 220
+    image[20:50, 10:80] = 0  # darker than the background
+    image[0, 20:40] = 220  # at the border
     moved = WarpTransform(SIZE, scale=0.5).apply_image(image)
     assert (moved[:10] == (40, 50, 60)).all() and (moved[:, -15:] == (40, 50, 60)).all()
     gray = image[..., 0]

@@ -151,6 +151,23 @@ def test_the_way_down_and_up_is_wired_by_levels(fast_cfg):
     assert out is seen["up 1"][1]
 
 
+def test_the_fine_map_is_that_of_the_coarse_one_beside_features_and_memory(fast_cfg):
+    cfg = fast_cfg({"BOX_PROPOSER.CONTROL_CNN": "FineFeatureControlCNN"})
+    cnn = build_control_cnn(cfg).eval()
+    perturb(cnn)
+    assert cnn.map_size == (8, 16) and cnn.out_channels == 4
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    parts = {"meet": cnn.meet, "meet_fine": cnn.meet_fine, "up": cnn.up[1], "finest": cnn.finest}
+    for name, part in parts.items():
+        part.register_forward_hook(lambda _, arguments, out, name=name: seen.update({name: (arguments[0], out)}))
+    out = cnn(inputs(), 0)
+    assert torch.equal(seen["meet_fine"][0], seen["meet"][0])
+    reduced = torch.einsum("bchw,dc->bdhw", seen["up"][1], cnn.to_fine.weight[..., 0, 0])
+    larger = (reduced + cnn.to_fine.bias[:, None, None]).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    torch.testing.assert_close(seen["finest"][0], seen["meet_fine"][1] + larger)
+    assert out is seen["finest"][1] and out.shape == (2, 4, 8, 16)
+
+
 def test_feature_control_cnn_never_looks_at_the_image(fast_cfg):
     cnn = build_control_cnn(fast_cfg()).eval()
     given = inputs()
@@ -175,8 +192,9 @@ def test_images_of_a_batch_do_not_see_each_other_in_evaluation(fast_cfg, conv_cf
         torch.testing.assert_close(cnn(inputs(3).select(torch.tensor([1])), 0), together[1:2])
 
 
-def test_residual_blocks_start_as_their_shortcut_and_everything_learns(fast_cfg):
-    cnn = build_control_cnn(fast_cfg())
+@pytest.mark.parametrize("name", ["FeatureControlCNN", "FineFeatureControlCNN"])
+def test_residual_blocks_start_as_their_shortcut_and_everything_learns(fast_cfg, name: str):
+    cnn = build_control_cnn(fast_cfg({"BOX_PROPOSER.CONTROL_CNN": name}))
     blocks = [module for module in cnn.modules() if isinstance(module, ResidualBlock)]
     assert len(blocks) == 3
     assert all((block.second.norm.weight == 0).all() for block in blocks)
