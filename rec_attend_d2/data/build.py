@@ -7,6 +7,7 @@ from detectron2.data import DatasetCatalog, build_detection_test_loader, build_d
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
+from ..modeling.training_modes import trains_on_a_pool
 from .dataset_mapper import RecAttendDatasetMapper
 from .datasets.coco_files import register_coco_files
 from .state_pool import StatePoolLoader
@@ -44,7 +45,7 @@ def build_train_loader(cfg: CfgNode) -> DataLoader | StatePoolLoader:
     register_datasets(cfg)
     loader = build_detection_train_loader(cfg, mapper=RecAttendDatasetMapper(cfg, is_train=True))
     training = cfg.MODEL.REC_ATTEND.TRAINING
-    if cfg.MODEL.META_ARCHITECTURE == "RecAttend" and training.MODE == "StatePool":
+    if trains_on_a_pool(cfg):
         slots = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
         return StatePoolLoader(loader, slots, 2 * cfg.MODEL.REC_ATTEND.TIME_STEPS, training.MAX_MISSES)
     return loader

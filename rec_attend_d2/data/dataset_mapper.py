@@ -12,7 +12,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 
-from ..config import trains_whole_sequences
+from ..modeling.training_modes import trains_whole_sequences
 from .angle_map import angle_map, foreground_map
 from .augmentation import build_augmentations, build_resize
 from .image_io import check_percentiles, read_image

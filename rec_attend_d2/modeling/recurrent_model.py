@@ -14,7 +14,6 @@ from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
 
-from ..config import trains_whole_sequences
 from .attention import Attention, BilinearAttention, build_attention
 from .box_proposer import build_box_proposer
 from .criterion import CriterionOutput
@@ -25,6 +24,7 @@ from .scheduled_sampling import ScheduledSampling
 from .statistics import training_statistics
 from .step_types import BoxSequence, ExtraMaps
 from .targets import Targets
+from .training_modes import trains_whole_sequences
 
 # Training statistics are put into the event storage every so many iterations.
 STATISTICS_PERIOD = 20

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..layers.boxes import CenterBoxes
+from ..layers.overlap import pairwise_box_iou
 from ..registry import look_up, register_as
 from .attention import Attention, Window
 from .claims import unclaimed_instances
@@ -98,13 +99,6 @@ def box_distance(predicted: CenterBoxes, truth: CenterBoxes) -> tuple[Tensor, Te
     return giou, l1.mean(-1)
 
 
-def box_iou(first: CenterBoxes, second: CenterBoxes) -> Tensor:
-    """IoU [...] of boxes [..., 2], which broadcast."""
-    sides = torch.minimum(first.bottom_right, second.bottom_right) - torch.maximum(first.top_left, second.top_left)
-    overlap = sides.clamp(min=0).prod(-1)
-    return overlap / (first.size.prod(-1) + second.size.prod(-1) - overlap).clamp(min=1e-6)
-
-
 def take_boxes(boxes: CenterBoxes, index: Tensor) -> CenterBoxes:
     """Boxes [B, ..., 2] of the instances ``index`` [B, ...] among ``boxes`` [B, N, 2]."""
     rows = torch.arange(len(index), device=index.device).view(-1, *[1] * (index.ndim - 1))
@@ -170,7 +164,7 @@ def assign_steps(sequence_boxes: CenterBoxes, claimed: Tensor, targets: Targets)
         )
         giou, _ = box_distance(predicted, truth)
         instance = giou.masked_fill(~unclaimed, torch.inf).argmin(2)
-        overlap = box_iou(predicted, truth).gather(2, instance[..., None])[..., 0]
+        overlap = pairwise_box_iou(sequence_boxes, targets.boxes).gather(2, instance[..., None])[..., 0]
     anything = unclaimed.any(2)
     return StepTargets(unclaimed, anything, instance, anything & (overlap > MIN_BOX_IOU), overlap)
 
