@@ -24,6 +24,8 @@ def add_rec_attend_config(cfg: CN) -> None:
 def _add_data_config(cfg: CN) -> None:
     # Size (height, width) in pixels every image is resized to before it enters the network.
     cfg.INPUT.IMAGE_SIZE = [224, 224]
+    # Weight of coarsely annotated images (Cityscapes' train_extra) in stage A's loss of the foreground.
+    cfg.INPUT.COARSE_WEIGHT = 0.1
     # Training augmentations, applied in this order; names of AUGMENTATION_REGISTRY.
     cfg.INPUT.AUGMENTATIONS = ["RandomHorizontalFlip", "RandomVerticalFlip", "RandomTranspose", "RandomShift"]
     # Largest shift of RandomShift per axis, in pixels of the network input.
@@ -92,7 +94,8 @@ def _add_unroll_config(node: CN) -> None:
 
 def _add_preprocessor_config(node: CN) -> None:
     node.PREPROCESSOR = CN()
-    # A part of PREPROCESSOR_REGISTRY: "NoPreprocessor", "GivenMaps" (maps that come with the data) or "ImageEncoder"
+    # A part of PREPROCESSOR_REGISTRY: "NoPreprocessor", "GivenMaps" (true maps, made of the annotations),
+    # "ForegroundFCN" (the paper's network), "BackboneFCN" (MODEL.BACKBONE and MODEL.SEM_SEG_HEAD) or "ImageEncoder"
     # (features computed once per image, learned with the rest).
     node.PREPROCESSOR.NAME = "NoPreprocessor"
     # Channels of the angle map d (8 in the paper); 0 = none.
@@ -103,6 +106,17 @@ def _add_preprocessor_config(node: CN) -> None:
     node.PREPROCESSOR.FEATURE_CHANNELS = []
     # Channels of ImageEncoder's levels, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image's size.
     node.PREPROCESSOR.ENCODER_CHANNELS = [16, 32, 64, 96, 96]
+    # Output channels and max-pool size of each 3x3 conv layer of ForegroundFCN.
+    node.PREPROCESSOR.CONV_CHANNELS = []
+    node.PREPROCESSOR.CONV_POOLS = []
+    # Output channels and strides of its transposed conv layers, without the last one, which makes the maps.
+    node.PREPROCESSOR.DECONV_CHANNELS = []
+    node.PREPROCESSOR.DECONV_STRIDES = []
+    # What each transposed conv layer, the last included, sees besides the one before: -1 = nothing, 0 = the image, i =
+    # the output of the i-th conv layer.
+    node.PREPROCESSOR.DECONV_SKIPS = []
+    # Preprocessors that predict maps do not learn in stages B and C (stage A needs False).
+    node.PREPROCESSOR.FREEZE = True
 
 
 def _add_parts_config(node: CN) -> None:
@@ -213,6 +227,8 @@ def _add_loss_config(node: CN) -> None:
     node.LOSS.BOX = "iou"
     # Overlap of predicted and true box, of BOX_OVERLAP_REGISTRY: "maps" (soft IoU of box maps) or "corners".
     node.LOSS.BOX_OVERLAP = "maps"
+    # Stage A: function of FOREGROUND_LOSS_REGISTRY, "bce" (cross entropy) or "iou" (soft IoU of the batch).
+    node.LOSS.FOREGROUND = "bce"
     # Weights of the terms of the total loss.
     node.LOSS.MASK_WEIGHT = 1.0
     node.LOSS.BOX_WEIGHT = 1.0

@@ -6,6 +6,7 @@ from typing import Any
 from detectron2.config import CfgNode, get_cfg
 
 from ..config import add_rec_attend_config
+from ..modeling.foreground_fcn import NO_SKIP
 
 # Stage C pads true boxes by option "padding" plus this many pixels; stage B by a constant.
 STAGE_C_EXTRA_PADDING = 4
@@ -25,9 +26,17 @@ _ONLY_VALUES = {
     "knob_decay": 0.5,
 }
 
+_FILTER_SIZES = (
+    "ctrl_cnn_filter_size",
+    "attn_cnn_filter_size",
+    "attn_dcnn_filter_size",
+    "cnn_filter_size",
+    "dcnn_filter_size",
+)
+
 
 def _only_threes(options: Mapping[str, Any]) -> None:
-    for name in ("ctrl_cnn_filter_size", "attn_cnn_filter_size", "attn_dcnn_filter_size"):
+    for name in _FILTER_SIZES:
         if any(size != 3 for size in options.get(name, ())):
             raise ValueError(f"Option '{name}' is {options[name]}; only 3x3 filters can be converted.")
 
@@ -112,25 +121,44 @@ def _set_scheduled_sampling(node: CfgNode, options: Mapping[str, Any], full: boo
     node.MASK_NOISE = float(options.get("gt_segm_noise", node.MASK_NOISE)) if full else STAGE_B_MASK_NOISE
 
 
-def config_from_original_options(options: Mapping[str, Any], full: bool) -> CfgNode:
-    """Config of the model that the original code builds from these options.
+def _deconv_skips(options: Mapping[str, Any]) -> list[int]:
+    """For every deconv layer the feature it sees: -1 none, 0 the image, i the output of the i-th conv layer.
 
-    Args:
-        options: the original's options by name, as in its ``model_opt.yaml``.
-        full: stage C; else stage B.
-
-    Raises:
-        ValueError: a missing option, or a value that has no counterpart here.
+    The original marks features (deepest last) and layers (the first has no mark); each marked layer takes the deepest
+    marked feature that is left.
     """
-    _check(options)
-    cfg = get_cfg()
-    add_rec_attend_config(cfg)
-    _set_detectron2_keys(cfg, options)
+    name = "cnn_skip_mask" if "cnn_skip_mask" in options else "cnn_skip"
+    features = [i for i, marked in enumerate(_get(options, name)[: len(options["cnn_depth"])]) if marked]
+    layers = options.get("dcnn_skip_mask", list(reversed(options[name])))[: len(_get(options, "dcnn_depth")) - 1]
+    if sum(map(bool, layers)) > len(features):
+        raise ValueError(f"Option 'dcnn_skip_mask' is {layers}, which asks for more than the {len(features)} features.")
+    return [NO_SKIP, *(features.pop() if marked else NO_SKIP for marked in layers)]
+
+
+def _set_stage_a(cfg: CfgNode, options: Mapping[str, Any]) -> None:
+    cfg.MODEL.META_ARCHITECTURE = "RecAttendPreprocessor"
+    node = cfg.MODEL.REC_ATTEND.PREPROCESSOR
+    node.NAME = "ForegroundFCN"
+    node.FREEZE = False
+    node.ANGLE_BINS = options.get("num_orientation_classes", 8) if options.get("add_orientation", False) else 0
+    node.FOREGROUND_CLASSES = options.get("num_semantic_classes", 1)
+    node.CONV_CHANNELS = list(_get(options, "cnn_depth"))
+    node.CONV_POOLS = list(_get(options, "cnn_pool"))
+    node.DECONV_CHANNELS = list(_get(options, "dcnn_depth"))[:-1]
+    node.DECONV_STRIDES = list(_get(options, "dcnn_pool"))[:-1]
+    node.DECONV_SKIPS = _deconv_skips(options)
+    cfg.MODEL.REC_ATTEND.LOSS.FOREGROUND = options.get("segm_loss_fn", "iou")
+    cfg.MODEL.REC_ATTEND.LOSS.WEIGHT_DECAY = float(options.get("weight_decay", 5e-5))
+    # Stage A clips nothing.
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
+    cfg.SOLVER.OPTIMIZER = {"adam": "Adam", "momentum": "SGD"}[options.get("optimizer", "adam")]
+    cfg.SOLVER.MOMENTUM = 0.9
+
+
+def _set_recurrent(cfg: CfgNode, options: Mapping[str, Any], full: bool) -> None:
     cfg.MODEL.META_ARCHITECTURE = "RecAttend" if full else "RecAttendBoxProposer"
     node = cfg.MODEL.REC_ATTEND
     node.TIME_STEPS = _get(options, "timespan")
-    node.NORM = "per_step" if options.get("use_bn", True) else "none"
-    node.INIT = "truncated_normal"
     angle, foreground = options.get("add_d_out", False), options.get("add_y_out", False)
     node.PREPROCESSOR.NAME = "GivenMaps" if angle or foreground else "NoPreprocessor"
     node.PREPROCESSOR.ANGLE_BINS = 8 if angle else 0
@@ -146,4 +174,26 @@ def config_from_original_options(options: Mapping[str, Any], full: bool) -> CfgN
     _set_losses(node.LOSS, options, full)
     _set_scheduled_sampling(node.SCHEDULED_SAMPLING, options, full)
     node.TEST.STOP_EARLY = False
+
+
+def config_from_original_options(options: Mapping[str, Any], stage: str) -> CfgNode:
+    """Config of the model that the original code builds from these options.
+
+    Args:
+        options: the original's options by name, as in its ``model_opt.yaml``.
+        stage: "A", "B" or "C".
+
+    Raises:
+        ValueError: a missing option, or a value that has no counterpart here.
+    """
+    _check(options)
+    cfg = get_cfg()
+    add_rec_attend_config(cfg)
+    _set_detectron2_keys(cfg, options)
+    cfg.MODEL.REC_ATTEND.NORM = "per_step" if options.get("use_bn", True) else "none"
+    cfg.MODEL.REC_ATTEND.INIT = "truncated_normal"
+    if stage == "A":
+        _set_stage_a(cfg, options)
+    else:
+        _set_recurrent(cfg, options, full=stage == "C")
     return cfg

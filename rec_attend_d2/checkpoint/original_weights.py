@@ -2,7 +2,7 @@
 
 The original's names: ``ctrl_cnn_w_0`` (conv [kh, kw, in, out]), ``ctrl_cnn_0_T_beta`` (layer 0, time step T),
 ``attn_cnn_*`` and ``attn_dcnn_*`` (mask head; the latter [kh, kw, out, in]), ``ctrl_lstm_w_xi`` (gates i, f, o and
-candidate u), ``glimpse_mlp_*``, ``ctrl_mlp_*``, ``score_mlp_*`` ([in, out]).
+candidate u), ``glimpse_mlp_*``, ``ctrl_mlp_*``, ``score_mlp_*`` ([in, out]); stage A's ``cnn_*`` and ``dcnn_*``.
 """
 
 import logging
@@ -17,8 +17,9 @@ from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 from ..layers.step_norm import PerStepBatchNorm
-from ..modeling import RecAttend, RecurrentModel
+from ..modeling import RecAttend, RecAttendPreprocessor, RecurrentModel
 from ..modeling.box_proposer import GlimpseLSTMBoxProposer, LSTMCell
+from ..modeling.foreground_fcn import ForegroundFCN
 from ..modeling.segmentation_head import PatchConvDeconvHead
 from .original_options import config_from_original_options
 
@@ -70,9 +71,10 @@ def _conv_entries(ours: str, theirs: str, layers: nn.ModuleList) -> Iterator[_En
     for i, layer in enumerate(layers):
         yield _Entry(f"{ours}.{i}.conv.weight", ..., f"{theirs}_w_{i}", _conv_to_ours, _conv_to_theirs)
         yield _Entry(f"{ours}.{i}.conv.bias", ..., f"{theirs}_b_{i}", _same, _same)
-        if isinstance(layer.norm, PerStepBatchNorm):
+        norm = getattr(layer, "norm", None)  # the last deconv layer of stage A has none
+        if isinstance(norm, PerStepBatchNorm):
             names = {"weight": "gamma", "bias": "beta", "running_mean": "ema_mean", "running_var": "ema_var"}
-            for step in range(len(layer.norm.weight)):
+            for step in range(len(norm.weight)):
                 for our_name, their_name in names.items():
                     their_full = f"{theirs}_{i}_{step}_{their_name}"
                     yield _Entry(f"{ours}.{i}.norm.{our_name}", step, their_full, _same, _same)
@@ -94,7 +96,18 @@ def _lstm_entries(ours: str, cell: LSTMCell) -> Iterator[_Entry]:
         yield _Entry(f"{ours}.gates.bias", rows, f"ctrl_lstm_b_{gate}", _same, _same)
 
 
-def _entries(model: RecurrentModel) -> Iterator[_Entry]:
+def _entries(model: nn.Module) -> Iterator[_Entry]:
+    if isinstance(model, RecAttendPreprocessor):
+        fcn = model.preprocessor
+        assert isinstance(fcn, ForegroundFCN), "the original has no other preprocessor"
+        yield from _conv_entries("preprocessor.conv.layers", "cnn", fcn.conv.layers)
+        yield from _conv_entries("preprocessor.deconv", "dcnn", fcn.deconv)
+    else:
+        assert isinstance(model, RecurrentModel)
+        yield from _recurrent_entries(model)
+
+
+def _recurrent_entries(model: RecurrentModel) -> Iterator[_Entry]:
     proposer = model.box_proposer
     assert isinstance(proposer, GlimpseLSTMBoxProposer), "the original has no other proposer"
     yield from _conv_entries("box_proposer.control_cnn.layers", "ctrl_cnn", proposer.control_cnn.layers)
@@ -115,9 +128,12 @@ def _entries(model: RecurrentModel) -> Iterator[_Entry]:
         yield from _linear_entries("box_scorer.linear", "score_mlp_{}_0")
 
 
-def is_full_model(names: Iterable[str]) -> bool:
-    """Whether these are weights of stage C (they have a mask head) and not of stage B."""
-    return "attn_cnn_w_0" in set(names)
+def stage_of(names: Iterable[str]) -> str:
+    """Whether these are weights of stage "A" (no box proposer), "C" (they have a mask head) or "B"."""
+    given = set(names)
+    if "attn_cnn_w_0" in given:
+        return "C"
+    return "B" if "ctrl_cnn_w_0" in given else "A"
 
 
 def _is_statistic(name: str) -> bool:
@@ -168,7 +184,7 @@ def convert_original_weights(
         ValueError: a weight that the options ask for is missing or has another shape; an option is missing or has no
             counterpart.
     """
-    cfg = config_from_original_options(options, full=is_full_model(weights))
+    cfg = config_from_original_options(options, stage=stage_of(weights))
     cfg.MODEL.DEVICE = "cpu"
     model = build_model(cfg)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -190,7 +206,7 @@ def convert_original_weights(
     return cfg, state
 
 
-def to_original_names(model: RecurrentModel, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+def to_original_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """The inverse for any tensors with our names, such as gradients: the original's names and layouts.
 
     Args:

@@ -13,10 +13,10 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 
 from ..modeling.training_modes import trains_whole_sequences
-from .angle_map import angle_map, foreground_map
 from .augmentation import build_augmentations, build_resize
 from .image_io import check_percentiles, read_image
 from .instances import InstanceTargets, build_targets
+from .map_targets import MapTargets
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class RecAttendDatasetMapper:
     * ``image``: uint8 [3, h, w], BGR.
     * ``instances``, if the dict has annotations: Instances at network size, largest area first, at most
       ``time_steps``: ``gt_masks`` (BitMasks), ``gt_classes``, ``gt_boxes`` (tight, XYXY absolute).
-    * ``angle_map`` float32 [bins, h, w] and ``foreground`` float32 [K, h, w], if asked for, made of all instances.
+    * ``angle_map``, ``foreground`` and ``foreground_weight``, if asked for: see :class:`.map_targets.MapTargets`.
 
     Attributes:
         cut_instances: objects left out so far because their image has more than ``time_steps``. Each worker process
@@ -44,38 +44,34 @@ class RecAttendDatasetMapper:
         augmentations: Sequence[T.Augmentation],
         time_steps: int,
         contrast_percentiles: Sequence[float] = (),
-        angle_bins: int = 0,
-        foreground_classes: int = 0,
+        map_targets: MapTargets | None = None,
     ):
         """
         Args:
             augmentations: applied in order; among them is the resize.
             time_steps: largest number of instances kept.
             contrast_percentiles: of the grey values that become 0 and 255; empty = no stretch.
-            angle_bins: sectors of the angle map; 0 = none.
-            foreground_classes: channels of the foreground map; 0 = none.
+            map_targets: makes the angle and foreground maps; None = there are none.
         """
         if len(contrast_percentiles) > 0:
             check_percentiles(contrast_percentiles)
         self.augmentations = T.AugmentationList(augmentations)
         self.time_steps = time_steps
         self.contrast_percentiles = tuple(contrast_percentiles)
-        self.angle_bins = angle_bins
-        self.foreground_classes = foreground_classes
+        self.map_targets = map_targets
         self.cut_instances = 0
         self.crowd_regions = 0
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
         node = cfg.MODEL.REC_ATTEND
-        maps_from_data = node.PREPROCESSOR.NAME == "GivenMaps"
+        maps = MapTargets(node.PREPROCESSOR.FOREGROUND_CLASSES, node.PREPROCESSOR.ANGLE_BINS, cfg.INPUT.COARSE_WEIGHT)
         return {
             "augmentations": build_augmentations(cfg) if is_train else [build_resize(cfg)],
             # Single steps are trained with all objects of an image; a sequence has room for so many.
             "time_steps": node.TIME_STEPS if trains_whole_sequences(cfg) else sys.maxsize,
             "contrast_percentiles": cfg.INPUT.CONTRAST_PERCENTILES,
-            "angle_bins": node.PREPROCESSOR.ANGLE_BINS if maps_from_data else 0,
-            "foreground_classes": node.PREPROCESSOR.FOREGROUND_CLASSES if maps_from_data else 0,
+            "map_targets": maps if _needs_maps(cfg, is_train) else None,
         }
 
     def __call__(self, dataset_dict: dict) -> dict:
@@ -101,25 +97,15 @@ class RecAttendDatasetMapper:
             targets = build_targets(annotations, size, transforms, new_size, file_name)
             output["instances"] = targets.to_instances(self.time_steps)
             self._count_left_out(targets, file_name)
-            output.update(self._maps(targets, file_name))
-        elif self.angle_bins or self.foreground_classes:
+            if self.map_targets is not None:
+                output.update(self.map_targets(dataset_dict, targets, size, transforms))
+        elif self.map_targets is not None:
             raise ValueError(
-                f"{file_name} has no annotations, and MODEL.REC_ATTEND.PREPROCESSOR.NAME 'GivenMaps' makes the angle "
-                "and foreground maps from them. Use a data set with annotations, or a preprocessor that predicts maps."
+                f"{file_name} has no annotations, of which MODEL.REC_ATTEND.PREPROCESSOR.NAME 'GivenMaps' and stage A "
+                "make the angle and foreground maps. Use a data set with annotations, or a preprocessor that predicts "
+                "maps."
             )
         return output
-
-    def _maps(self, targets: InstanceTargets, file_name: str) -> dict[str, torch.Tensor]:
-        maps = {}
-        if self.angle_bins:
-            maps["angle_map"] = torch.from_numpy(angle_map(targets.masks, self.angle_bins))
-        if self.foreground_classes:
-            try:
-                foreground = foreground_map(targets.masks, targets.classes, self.foreground_classes)
-            except ValueError as error:
-                raise ValueError(f"{file_name}: {error}") from error
-            maps["foreground"] = torch.from_numpy(foreground)
-        return maps
 
     def _count_left_out(self, targets: InstanceTargets, file_name: str) -> None:
         cut = max(0, len(targets.masks) - self.time_steps)
@@ -136,6 +122,13 @@ class RecAttendDatasetMapper:
             )
         self.cut_instances += cut
         self.crowd_regions += targets.crowd_regions
+
+
+def _needs_maps(cfg: CfgNode, is_train: bool) -> bool:
+    """Whether the annotations' maps are the networks' input (oracle), or what stage A learns."""
+    if cfg.MODEL.REC_ATTEND.PREPROCESSOR.NAME == "GivenMaps":
+        return True
+    return is_train and cfg.MODEL.META_ARCHITECTURE == "RecAttendPreprocessor"
 
 
 def _check_size(dataset_dict: dict, size: tuple[int, int]) -> None:

@@ -80,7 +80,7 @@ def build_targets(
         mask = transform_mask(annotation_mask(annotation, size, where), transforms)
         if mask.any():
             masks.append(mask)
-            classes.append(_class_of(annotation, where))
+            classes.append(class_of(annotation, where))
     order = np.argsort([-mask.sum() for mask in masks], kind="stable").astype(int)
     return InstanceTargets(
         masks=np.array([masks[i] for i in order], dtype=bool).reshape(-1, *new_size),
@@ -113,7 +113,8 @@ def transform_mask(mask: NDArray[np.bool_], transforms: T.Transform) -> NDArray[
     return moved
 
 
-def _class_of(annotation: dict, where: str) -> int:
+def class_of(annotation: dict, where: str) -> int:
+    """Class number of an annotation, from 0 on; a ValueError that names ``where`` if it has none."""
     category = annotation.get("category_id")
     if not isinstance(category, (int, np.integer)) or category < 0:
         raise ValueError(f"{where} has category_id {category!r}. Give a class number from 0 on.")

@@ -45,20 +45,31 @@ class ConvStack(nn.Module):
         return outputs
 
 
-class DeconvLayer(nn.Module):
-    """3x3 transposed conv, norm, ReLU; the output is exactly ``stride`` times the input."""
+class PlainDeconvLayer(nn.Module):
+    """3x3 transposed conv whose output is exactly ``stride`` times the input."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, norm: NormFactory):
+    def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
         # With stride 2 "SAME" alignment is no padding and a cropped last row and column; with stride 1 it is padding 1.
         self.conv = nn.ConvTranspose2d(in_channels, out_channels, 3, stride=stride, padding=1 if stride == 1 else 0)
-        self.norm = norm(out_channels)
         self.stride = stride
 
     def forward(self, x: Tensor, step: int) -> Tensor:
-        """[B, C_in, H, W] -> [B, C_out, stride * H, stride * W]"""
+        """[B, C_in, H, W] -> [B, C_out, stride * H, stride * W]; alike at every time step."""
         height, width = x.shape[2] * self.stride, x.shape[3] * self.stride
-        return F.relu(self.norm(self.conv(x)[:, :, :height, :width], step))
+        return self.conv(x)[:, :, :height, :width]
+
+
+class DeconvLayer(PlainDeconvLayer):
+    """3x3 transposed conv, norm, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, norm: NormFactory):
+        super().__init__(in_channels, out_channels, stride)
+        self.norm = norm(out_channels)
+
+    def forward(self, x: Tensor, step: int) -> Tensor:
+        """[B, C_in, H, W] -> [B, C_out, stride * H, stride * W], >= 0"""
+        return F.relu(self.norm(super().forward(x, step), step))
 
 
 class DeconvStack(nn.Module):

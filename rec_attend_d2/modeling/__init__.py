@@ -1,7 +1,15 @@
 """The model: meta-architectures and their registered parts."""
 
-from . import control_cnn, dense_box_proposer, image_encoder, residual_head  # noqa: F401 (they register parts)
+from . import (  # noqa: F401 (they register parts)
+    backbone_fcn,
+    control_cnn,
+    dense_box_proposer,
+    foreground_fcn,
+    image_encoder,
+    residual_head,
+)
 from .box_proposer_stage import RecAttendBoxProposer
+from .preprocessor_stage import RecAttendPreprocessor
 from .rec_attend import RecAttend
 from .recurrent_model import RecurrentModel
 from .registries import (
@@ -12,6 +20,7 @@ from .registries import (
     CONTROL_CNN_REGISTRY,
     FILTER_VARIANCE_REGISTRY,
     FIRST_GLIMPSE_REGISTRY,
+    FOREGROUND_LOSS_REGISTRY,
     MASK_LOSS_REGISTRY,
     MATCHER_REGISTRY,
     MEMORY_REGISTRY,
@@ -42,6 +51,7 @@ __all__ = [
     "BoxSequence",
     "ExtraMaps",
     "FILTER_VARIANCE_REGISTRY",
+    "FOREGROUND_LOSS_REGISTRY",
     "MASK_LOSS_REGISTRY",
     "MATCHER_REGISTRY",
     "MEMORY_REGISTRY",
@@ -50,6 +60,7 @@ __all__ = [
     "PREPROCESSOR_REGISTRY",
     "RecAttend",
     "RecAttendBoxProposer",
+    "RecAttendPreprocessor",
     "RecurrentModel",
     "SEGMENTATION_HEAD_REGISTRY",
     "STOP_SCORER_REGISTRY",

@@ -141,7 +141,11 @@ def score_loss(scores: Tensor, matched: Tensor) -> Tensor:
 
 
 def weight_decay_loss(module: nn.Module, factor: float) -> Tensor:
-    """``factor * 0.5 * sum(w^2)`` over the matrices of conv and linear layers (LSTM included), without biases."""
-    layers = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-    squares = [layer.weight.square().sum() for layer in module.modules() if isinstance(layer, layers)]
+    """``factor * 0.5 * sum(w^2)`` over the matrices of conv and linear layers (LSTM included), without biases.
+
+    Frozen layers have no part in it.
+    """
+    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    layers = [layer for layer in module.modules() if isinstance(layer, kinds) and layer.weight.requires_grad]
+    squares = [layer.weight.square().sum() for layer in layers]
     return factor * 0.5 * torch.stack(squares).sum()

@@ -15,7 +15,10 @@ from .step_types import ExtraMaps
 def build_preprocessor(cfg: CfgNode) -> nn.Module:
     """The part named by MODEL.REC_ATTEND.PREPROCESSOR.NAME."""
     key = "MODEL.REC_ATTEND.PREPROCESSOR.NAME"
-    return look_up(PREPROCESSOR_REGISTRY, cfg.MODEL.REC_ATTEND.PREPROCESSOR.NAME, key)(cfg)
+    preprocessor = look_up(PREPROCESSOR_REGISTRY, cfg.MODEL.REC_ATTEND.PREPROCESSOR.NAME, key)(cfg)
+    if cfg.MODEL.REC_ATTEND.PREPROCESSOR.FREEZE and hasattr(preprocessor, "freeze"):
+        preprocessor.freeze()
+    return preprocessor
 
 
 def check_no_features(cfg: CfgNode) -> None:

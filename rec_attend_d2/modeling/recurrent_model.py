@@ -4,19 +4,18 @@ Shapes: `B` images, `T` steps, `H, W` network input.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Instances
-from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
 
 from .attention import Attention, BilinearAttention, build_attention
 from .box_proposer import build_box_proposer
 from .criterion import CriterionOutput
+from .image_model import ImageModel
 from .losses import weight_decay_loss
 from .memory import MaxMemory, build_memory
 from .preprocessor import build_preprocessor
@@ -26,11 +25,8 @@ from .step_types import BoxSequence, ExtraMaps
 from .targets import Targets
 from .training_modes import trains_whole_sequences
 
-# Training statistics are put into the event storage every so many iterations.
-STATISTICS_PERIOD = 20
 
-
-class RecurrentModel(nn.Module, ABC):
+class RecurrentModel(ImageModel, ABC):
     """Base of the meta-architectures: it orchestrates, its parts do the work."""
 
     def __init__(
@@ -43,23 +39,20 @@ class RecurrentModel(nn.Module, ABC):
         criterion: Any,
         scheduled_sampling: ScheduledSampling,
         time_steps: int,
-        image_size: tuple[int, int],
         padding_ratio: float,
         padding_pixels: float,
         weight_decay: float,
-        pixel_mean: list[float],
-        pixel_std: list[float],
+        **image_arguments: Any,
     ):
         """
         Args:
             preprocessor, memory, box_proposer, attention, criterion, scheduled_sampling: the parts.
             time_steps: T.
-            image_size: (H, W), pixels.
             padding_ratio, padding_pixels: of true boxes.
             weight_decay: factor of the weight decay term of the loss.
-            pixel_mean, pixel_std: [3], BGR, subtracted from and divided into images of range 0 to 255.
+            image_arguments: of :class:`.image_model.ImageModel`.
         """
-        super().__init__()
+        super().__init__(**image_arguments)
         self.preprocessor = preprocessor
         self.memory = memory
         self.box_proposer = box_proposer
@@ -67,14 +60,9 @@ class RecurrentModel(nn.Module, ABC):
         self.criterion = criterion
         self.scheduled_sampling = scheduled_sampling
         self.time_steps = time_steps
-        self.image_size = image_size
         self.padding_ratio = padding_ratio
         self.padding_pixels = padding_pixels
         self.weight_decay = weight_decay
-        self.pixel_mean: Tensor
-        self.pixel_std: Tensor
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 
     @staticmethod
     def common_arguments(cfg: CfgNode) -> dict:
@@ -98,36 +86,11 @@ class RecurrentModel(nn.Module, ABC):
             "box_proposer": build_box_proposer(cfg),
             "attention": attention,
             "time_steps": node.TIME_STEPS,
-            "image_size": tuple(cfg.INPUT.IMAGE_SIZE),
             "padding_ratio": node.LOSS.BOX_PADDING_RATIO,
             "padding_pixels": node.LOSS.BOX_PADDING_PIXELS,
             "weight_decay": node.LOSS.WEIGHT_DECAY,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
+            **RecurrentModel.image_arguments(cfg),
         }
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model lives."""
-        return self.pixel_mean.device
-
-    def _check_size(self, entry: dict, what: str, size: Sequence[int]) -> None:
-        if tuple(size) != self.image_size:
-            raise ValueError(
-                f"{entry.get('file_name', 'An image')} has {what} {tuple(size)} (height, width), but INPUT.IMAGE_SIZE "
-                f"is {self.image_size}. RecAttendDatasetMapper resizes images and instances."
-            )
-
-    def preprocess_image(self, batched_inputs: list[dict]) -> Tensor:
-        """Images [B, 3, H, W], BGR, normalised (in [0, 1] with the default mean and std).
-
-        Raises:
-            ValueError: an image that does not have the network's input size.
-        """
-        for entry in batched_inputs:
-            self._check_size(entry, "size", entry["image"].shape[-2:])
-        images = torch.stack([entry["image"] for entry in batched_inputs]).to(self.device)
-        return (images - self.pixel_mean) / self.pixel_std
 
     def _slots(self, instances: list[Instances]) -> int:
         """Instance slots N of a batch's targets: a whole sequence is matched with as many as it has steps."""
@@ -188,10 +151,7 @@ class RecurrentModel(nn.Module, ABC):
         extra = self.preprocessor(images, batched_inputs)
         if not self.training:
             sequence = self._infer(images, extra)
-            sizes = [
-                (entry.get("height", self.image_size[0]), entry.get("width", self.image_size[1]))
-                for entry in batched_inputs
-            ]
+            sizes = [self.original_size(entry) for entry in batched_inputs]
             return [{"instances": self._instances(sequence, i, extra, size)} for i, size in enumerate(sizes)]
         targets = self.extract_targets(batched_inputs)
         losses, statistics = self._train(batched_inputs, images, extra, targets)
@@ -204,13 +164,3 @@ class RecurrentModel(nn.Module, ABC):
         """Losses of a batch by name, and a function that computes its statistics."""
         output = self.compute_losses(self.unroll(images, extra, targets), targets)
         return output.losses, partial(training_statistics, output)
-
-    @staticmethod
-    def _log_statistics(statistics: Callable[[], dict[str, Tensor]]) -> None:
-        try:
-            storage: EventStorage = get_event_storage()
-        except AssertionError:
-            return  # called outside a training loop, where nobody listens
-        if storage.iter % STATISTICS_PERIOD == 0:
-            for name, value in statistics().items():
-                storage.put_scalar(f"train/{name}", value.item())

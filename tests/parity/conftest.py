@@ -14,7 +14,8 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from rec_attend_d2.checkpoint import convert_original_weights
-from rec_attend_d2.modeling import ExtraMaps, RecurrentModel, Targets
+from rec_attend_d2.modeling import ExtraMaps, Targets
+from rec_attend_d2.modeling.image_model import ImageModel
 
 TESTS = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("REC_ATTEND_REFERENCE", TESTS.parents[1] / "shared" / "reference"))
@@ -37,26 +38,27 @@ class Problem:
     data: dict[str, np.ndarray]
     options: dict
     cfg: CfgNode
-    model: RecurrentModel
+    model: ImageModel
 
     def with_prefix(self, prefix: str) -> dict[str, np.ndarray]:
         """Arrays whose name starts with ``prefix/``, without it."""
         return {key[len(prefix) + 1 :]: value for key, value in self.data.items() if key.startswith(f"{prefix}/")}
 
-    def _image_like(self, key: str) -> Tensor | None:
+    def image_like(self, key: str) -> Tensor | None:
+        """An array [B, H, W, C] of the problem as [B, C, H, W]; None where it has no such array."""
         if key not in self.data:
             return None
         return torch.from_numpy(self.data[key]).permute(0, 3, 1, 2).to(self.model.pixel_mean.dtype).contiguous()
 
     @property
     def images(self) -> Tensor:
-        images = self._image_like("in/x")
+        images = self.image_like("in/x")
         assert images is not None
         return images
 
     @property
     def extra_maps(self) -> ExtraMaps:
-        return ExtraMaps(angle=self._image_like("in/d_in"), foreground=self._image_like("in/y_in"))
+        return ExtraMaps(angle=self.image_like("in/d_in"), foreground=self.image_like("in/y_in"))
 
     @property
     def targets(self) -> Targets:
@@ -77,7 +79,6 @@ def load_problem() -> Callable[[str], Problem]:
         cfg, state = convert_original_weights(weights, options)
         model = build_model(cfg)
         model.load_state_dict(state)
-        assert isinstance(model, RecurrentModel)
         return Problem(name, data, options, cfg, model)
 
     return load

@@ -1,0 +1,77 @@
+"""What all meta-architectures share: images of one size, normalised.
+
+Shapes: `B` images, `H, W` network input.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils.events import EventStorage, get_event_storage
+from torch import Tensor, nn
+
+# Training statistics are put into the event storage every so many iterations.
+STATISTICS_PERIOD = 20
+
+
+class ImageModel(nn.Module):
+    """Base of the meta-architectures: takes dataset dicts of RecAttendDatasetMapper."""
+
+    def __init__(self, *, image_size: tuple[int, int], pixel_mean: list[float], pixel_std: list[float]):
+        """
+        Args:
+            image_size: (H, W), pixels.
+            pixel_mean, pixel_std: [3], BGR, subtracted from and divided into images of range 0 to 255.
+        """
+        super().__init__()
+        self.image_size = image_size
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+
+    @staticmethod
+    def image_arguments(cfg: CfgNode) -> dict:
+        """Arguments of this class's constructor."""
+        return {
+            "image_size": tuple(cfg.INPUT.IMAGE_SIZE),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self.pixel_mean.device
+
+    def _check_size(self, entry: dict, what: str, size: Sequence[int]) -> None:
+        if tuple(size) != self.image_size:
+            raise ValueError(
+                f"{entry.get('file_name', 'An image')} has {what} {tuple(size)} (height, width), but INPUT.IMAGE_SIZE "
+                f"is {self.image_size}. RecAttendDatasetMapper resizes images and instances."
+            )
+
+    def preprocess_image(self, batched_inputs: list[dict]) -> Tensor:
+        """Images [B, 3, H, W], BGR, normalised (in [0, 1] with the default mean and std).
+
+        Raises:
+            ValueError: an image that does not have the network's input size.
+        """
+        for entry in batched_inputs:
+            self._check_size(entry, "size", entry["image"].shape[-2:])
+        images = torch.stack([entry["image"] for entry in batched_inputs]).to(self.device)
+        return (images - self.pixel_mean) / self.pixel_std
+
+    def original_size(self, entry: dict) -> tuple[int, int]:
+        """(height, width) of the file of a dataset dict, or the network's where it does not say."""
+        return entry.get("height", self.image_size[0]), entry.get("width", self.image_size[1])
+
+    @staticmethod
+    def _log_statistics(statistics: Callable[[], dict[str, Tensor]]) -> None:
+        try:
+            storage: EventStorage = get_event_storage()
+        except AssertionError:
+            return  # called outside a training loop, where nobody listens
+        if storage.iter % STATISTICS_PERIOD == 0:
+            for name, value in statistics().items():
+                storage.put_scalar(f"train/{name}", value.item())
