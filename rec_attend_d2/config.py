@@ -54,9 +54,9 @@ def _add_data_config(cfg: CN) -> None:
     cfg.INPUT.INTENSITY.NOISE = 0.04
     # Low and high percentile of an image's grey values that are stretched to 0 and 255; empty = image as it is.
     cfg.INPUT.CONTRAST_PERCENTILES = []
-    # A user's own data sets in COCO format: a list of [name, annotation json, image folder]. The names can then be
-    # used in DATASETS.TRAIN and DATASETS.TEST; where DATASETS.TRAIN / TEST name a data set that is neither
-    # registered nor listed here, the error says so.
+    # A user's own data sets in COCO format: a list of [name, annotation json, image folder], or with a fourth part, the
+    # names of categories separated by commas, to which the data set is restricted. DATASETS.TRAIN and DATASETS.TEST
+    # can then use the names; the error about a name that is not registered says so.
     cfg.DATASETS.COCO_FILES = []
 
 
@@ -88,6 +88,9 @@ def _add_unroll_config(node: CN) -> None:
     # Batch norm statistics and affine parameters, of STEP_NORM_REGISTRY: "per_step" (own ones for each time step, as
     # the original), "shared" (one set for all time steps), "group" (group norm, no statistics) or "none".
     node.NORM = "per_step"
+    # Classes that the steps themselves tell apart; 0 = one kind of objects, or the class comes from the semantic maps
+    # of a preprocessor (FOREGROUND_CLASSES > 1), as in the paper.
+    node.NUM_CLASSES = 0
     # Initial weights of conv and linear layers: "kaiming", or "truncated_normal" (std 0.01, as the original code).
     node.INIT = "kaiming"
 
@@ -233,6 +236,7 @@ def _add_loss_config(node: CN) -> None:
     node.LOSS.MASK_WEIGHT = 1.0
     node.LOSS.BOX_WEIGHT = 1.0
     node.LOSS.SCORE_WEIGHT = 1.0
+    node.LOSS.CLASS_WEIGHT = 0.5
     # Losses of single steps (see TRAINING.MODE): functions of STEP_MASK_LOSS_REGISTRY, "patch_bce" and "patch_dice" on
     # the patch and "image_iou" on the whole image; they are summed.
     node.LOSS.STEP_MASK = ["patch_bce", "patch_dice"]

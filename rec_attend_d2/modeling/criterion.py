@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..layers.overlap import pairwise_soft_iou
 from ..registry import look_up
-from .losses import Comparison, score_loss
+from .losses import Comparison, class_loss, matched_mean, score_loss
 from .matcher import build_matcher
 from .registries import BOX_LOSS_REGISTRY, BOX_OVERLAP_REGISTRY, MASK_LOSS_REGISTRY
 from .step_types import BoxSequence, MaskSequence
@@ -89,21 +89,27 @@ class MaskCriterion(BoxCriterion):
     """Mask, box and score loss (stage C); a step's score should be high where its mask is matched."""
 
     @configurable
-    def __init__(self, *, mask_loss: str, mask_weight: float, **box_arguments):
+    def __init__(self, *, mask_loss: str, mask_weight: float, class_weight: float, **box_arguments):
         """
         Args:
             mask_loss: name in MASK_LOSS_REGISTRY.
-            mask_weight: its weight in the total.
+            mask_weight, class_weight: weights in the total.
             box_arguments: those of :class:`BoxCriterion`.
         """
         super().__init__(**box_arguments)
         self.mask_loss = look_up(MASK_LOSS_REGISTRY, mask_loss, "MODEL.REC_ATTEND.LOSS.MASK")
         self.mask_weight = mask_weight
+        self.class_weight = class_weight
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         node = cfg.MODEL.REC_ATTEND.LOSS
-        return {"mask_loss": node.MASK, "mask_weight": node.MASK_WEIGHT, **BoxCriterion.from_config(cfg)}
+        return {
+            "mask_loss": node.MASK,
+            "mask_weight": node.MASK_WEIGHT,
+            "class_weight": node.CLASS_WEIGHT,
+            **BoxCriterion.from_config(cfg),
+        }
 
     def __call__(self, sequence: BoxSequence, targets: Targets) -> CriterionOutput:
         """Losses of all steps of a :class:`MaskSequence`."""
@@ -117,4 +123,9 @@ class MaskCriterion(BoxCriterion):
             "loss_box": self.box_weight * self.box_loss(box),
             "loss_score": self.score_weight * score_loss(sequence.scores, match.sum(2)),
         }
+        if sequence.class_probabilities is not None:
+            steps, slots = overlap.shape[1:]
+            probabilities = sequence.class_probabilities[:, :, None].expand(-1, -1, slots, -1)
+            every_pair = class_loss(probabilities, targets.classes[:, None].expand(-1, steps, -1))
+            losses["loss_class"] = self.class_weight * matched_mean(every_pair, match)
         return CriterionOutput(losses, box, mask)

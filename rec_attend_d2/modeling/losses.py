@@ -140,6 +140,16 @@ def score_loss(scores: Tensor, matched: Tensor) -> Tensor:
     return -(matched * log_yes + (1 - matched) * log_no).mean()
 
 
+def class_loss(probabilities: Tensor, classes: Tensor) -> Tensor:
+    """Cross entropy ``-log(p + 1e-5)`` of every object, [...].
+
+    Args:
+        probabilities: [..., classes].
+        classes: [...], the true ones.
+    """
+    return -torch.log(probabilities.gather(-1, classes[..., None])[..., 0] + LOG_EPS)
+
+
 def weight_decay_loss(module: nn.Module, factor: float) -> Tensor:
     """``factor * 0.5 * sum(w^2)`` over the matrices of conv and linear layers (LSTM included), without biases.
 

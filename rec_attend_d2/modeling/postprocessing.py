@@ -141,6 +141,7 @@ class StrongestInstance:
         scores: torch.Tensor,
         foreground: torch.Tensor | None,
         original_size: tuple[int, int],
+        class_probabilities: torch.Tensor | None = None,
     ) -> Instances:
         """Instances of one image.
 
@@ -149,6 +150,7 @@ class StrongestInstance:
             scores: [T] in [0, 1].
             foreground: [K, H, W] probabilities or None.
             original_size: (h0, w0), pixels.
+            class_probabilities: [T, classes] of the steps; without them the class comes from the foreground map.
 
         Returns:
             Instances at the original size with ``pred_masks`` [n, h0, w0] bool (no two overlap), ``pred_boxes``
@@ -174,7 +176,10 @@ class StrongestInstance:
         result.pred_masks = torch.from_numpy(instances)
         result.pred_boxes = BitMasks(result.pred_masks).get_bounding_boxes()
         result.scores = scores.cpu()[torch.from_numpy(large)]
-        result.pred_classes = torch.from_numpy(majority_classes(instances, full_foreground))
+        if class_probabilities is None:
+            result.pred_classes = torch.from_numpy(majority_classes(instances, full_foreground))
+        else:
+            result.pred_classes = class_probabilities.detach()[keep].argmax(1).cpu()[torch.from_numpy(large)]
         return result
 
 

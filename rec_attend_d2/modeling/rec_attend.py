@@ -13,6 +13,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from .class_scorer import ClassScorer, build_class_scorer
 from .inputs import StepInputs
 from .postprocessing import build_postprocessor
 from .recurrent_model import RecurrentModel
@@ -65,6 +66,7 @@ class RecAttend(RecurrentModel):
         *,
         segmentation_head: nn.Module,
         stop_scorer: nn.Module,
+        class_scorer: ClassScorer | None,
         postprocessor,
         mask_inputs: list[str],
         training_mode: Any,
@@ -76,6 +78,7 @@ class RecAttend(RecurrentModel):
         """
         Args:
             segmentation_head, stop_scorer, postprocessor: the parts.
+            class_scorer: gives objects their class; None where there is one kind, or semantic maps tell.
             mask_inputs: maps that the patch is cut from.
             training_mode: how training goes through the steps.
             stop_early: at inference stop at the first score below ``stop_threshold`` instead of running all steps.
@@ -85,6 +88,7 @@ class RecAttend(RecurrentModel):
         super().__init__(**common)
         self.segmentation_head = segmentation_head
         self.stop_scorer = stop_scorer
+        self.class_scorer = class_scorer
         self.postprocessor = postprocessor
         self.mask_inputs = mask_inputs
         self.training_mode = training_mode
@@ -107,6 +111,7 @@ class RecAttend(RecurrentModel):
             "scheduled_sampling": ScheduledSampling(cfg),
             "segmentation_head": segmentation_head,
             "stop_scorer": build_stop_scorer(cfg, hidden_dim, segmentation_head.feature_shape),
+            "class_scorer": build_class_scorer(cfg, segmentation_head.feature_shape),
             "postprocessor": build_postprocessor(cfg),
             "mask_inputs": list(node.SEGMENTATION_HEAD.INPUTS),
             "stop_early": node.TEST.STOP_EARLY,
@@ -119,6 +124,27 @@ class RecAttend(RecurrentModel):
             return max([1, *map(len, instances)])  # single steps are matched with nothing
         return super()._slots(instances)
 
+    def extract_targets(self, batched_inputs: list[dict]) -> Targets:
+        """Targets of a training batch, on the model's device.
+
+        Raises:
+            ValueError: as :meth:`RecurrentModel.extract_targets`; an object of a class that the class scorer lacks.
+        """
+        targets = super().extract_targets(batched_inputs)
+        if self.class_scorer is not None:
+            for entry in batched_inputs:
+                largest = max(entry["instances"].gt_classes.tolist(), default=0)
+                if largest >= self.class_scorer.classes:
+                    raise ValueError(
+                        f"{entry.get('file_name', 'An image')} has an object of class {largest} (counted from 0), but "
+                        f"MODEL.REC_ATTEND.NUM_CLASSES is {self.class_scorer.classes}."
+                    )
+        return targets
+
+    def class_probabilities(self, features: Tensor) -> Tensor | None:
+        """[n, classes] for the head's deepest features [n, V, f_h, f_w]; None of a model that scores no classes."""
+        return None if self.class_scorer is None else self.class_scorer(features)
+
     def take_step(self, inputs: StepInputs, step: int, feeder: StepFeeder | None = None) -> MaskStep:
         """One time step, counted from 0; ``feeder`` chooses the boxes to cut out, by default the proposed ones."""
         proposal = self.box_proposer(inputs, step)
@@ -129,7 +155,7 @@ class RecAttend(RecurrentModel):
         claimed = self.memory.claimed(inputs.memory)
         mask = self.memory.visible(self.attention.paste(patch_mask, window), claimed)
         score = self.stop_scorer(proposal.hidden, features)
-        return MaskStep(proposal, boxes, patch, patch_mask, mask, score, claimed)
+        return MaskStep(proposal, boxes, patch, patch_mask, mask, score, self.class_probabilities(features), claimed)
 
     def _steps(self, images: Tensor, extra: ExtraMaps, feeder: StepFeeder) -> Iterator[MaskStep]:
         """The steps one after another without end; whoever has seen enough stops asking."""
@@ -144,7 +170,7 @@ class RecAttend(RecurrentModel):
         return MaskSequence(
             proposals=stacked.proposal,
             scores=stacked.score,
-            class_probabilities=None,
+            class_probabilities=stacked.class_probabilities,
             memories=stacked.memory,
             box_maps=self.attention.box_maps(stacked.proposal),
             masks=stacked.mask,
@@ -199,4 +225,5 @@ class RecAttend(RecurrentModel):
     ) -> Instances:
         assert isinstance(sequence, MaskSequence)
         foreground = None if extra.foreground is None else extra.foreground[index]
-        return self.postprocessor(sequence.masks[index], sequence.scores[index], foreground, original_size)
+        classes = None if sequence.class_probabilities is None else sequence.class_probabilities[index]
+        return self.postprocessor(sequence.masks[index], sequence.scores[index], foreground, original_size, classes)

@@ -21,6 +21,7 @@ from ..layers.overlap import pairwise_box_iou
 from ..registry import look_up, register_as
 from .attention import Attention, Window
 from .claims import unclaimed_instances
+from .losses import class_loss
 from .registries import SCORE_TRUTH_REGISTRY, STEP_MASK_LOSS_REGISTRY
 from .step_types import Places, Proposal, select
 from .targets import Targets
@@ -40,6 +41,8 @@ class PatchPairs:
         truth: [n, F_h, F_w] in [0, 1], the object's true mask cut out at the same box.
         window: where they were cut out.
         true_masks: [n, H, W] in {0, 1}.
+        classes: [n], the true ones.
+        class_probabilities: [n, classes] of a model that scores classes; else None.
         paste: puts patches [n, F_h, F_w] back, which only losses on the whole image need.
     """
 
@@ -47,17 +50,34 @@ class PatchPairs:
     truth: Tensor
     window: Window
     true_masks: Tensor
+    classes: Tensor
+    class_probabilities: Tensor | None
     paste: Callable[[Tensor, Window], Tensor]
 
     @classmethod
     def of(
-        cls, logits: Tensor, window: Window, image: Tensor, instance: Tensor, attention: Attention, targets: Targets
+        cls,
+        logits: Tensor,
+        class_probabilities: Tensor | None,
+        window: Window,
+        instances: tuple[Tensor, Tensor],
+        attention: Attention,
+        targets: Targets,
     ) -> "PatchPairs":
-        """Pairs of ``logits`` [n, F_h, F_w] with the instances ``instance`` [n] of the images ``image`` [n]."""
-        true_masks = targets.masks[image, instance]
+        """Pairs of predictions with true instances.
+
+        Args:
+            logits: [n, F_h, F_w].
+            class_probabilities: [n, classes] or None.
+            window: where the patches were cut out.
+            instances: images [n] of the batch and instances [n] of these.
+            attention: cuts the true masks out.
+            targets: the truth.
+        """
+        true_masks, classes = targets.masks[instances], targets.classes[instances]
         with torch.no_grad():
             truth = attention.extract(true_masks[:, None], window)[:, 0].clamp(0, 1)
-        return cls(logits, truth, window, true_masks, attention.paste)
+        return cls(logits, truth, window, true_masks, classes, class_probabilities, attention.paste)
 
     @property
     def masks(self) -> Tensor:
@@ -194,12 +214,13 @@ class StepCriterion:
         place_weight: float,
         object_weight: float,
         score_weight: float,
+        class_weight: float,
         score_truth: str,
     ):
         """
         Args:
             mask_losses: names in STEP_MASK_LOSS_REGISTRY, summed.
-            mask_weight, box_weight, place_weight, object_weight, score_weight: weights in the total.
+            mask_weight, box_weight, place_weight, object_weight, score_weight, class_weight: weights in the total.
             score_truth: name in SCORE_TRUTH_REGISTRY.
         """
         key = "MODEL.REC_ATTEND.LOSS.STEP_MASK"
@@ -209,6 +230,7 @@ class StepCriterion:
         self.place_weight = place_weight
         self.object_weight = object_weight
         self.score_weight = score_weight
+        self.class_weight = class_weight
         self.score_truth = look_up(SCORE_TRUTH_REGISTRY, score_truth, "MODEL.REC_ATTEND.LOSS.SCORE_TRUTH")
 
     @classmethod
@@ -221,6 +243,7 @@ class StepCriterion:
             "place_weight": node.PLACE_WEIGHT,
             "object_weight": node.OBJECT_WEIGHT,
             "score_weight": node.SCORE_WEIGHT,
+            "class_weight": node.CLASS_WEIGHT,
             "score_truth": node.SCORE_TRUTH,
         }
 
@@ -267,6 +290,13 @@ class StepCriterion:
     def score_loss(self, scores: Tensor, steps: StepTargets) -> Tensor:
         """Cross entropy of the scores [B, T] with their truth."""
         return self.score_weight * F.binary_cross_entropy(scores, self.score_truth(steps).to(scores))
+
+    def class_losses(self, pairs: PatchPairs) -> dict[str, Tensor]:
+        """Cross entropy of the pairs' classes; empty without class scores."""
+        if pairs.class_probabilities is None:
+            return {}
+        total = class_loss(pairs.class_probabilities, pairs.classes).sum()
+        return {"loss_class": self.class_weight * total / max(len(pairs.classes), 1)}
 
     def mask_loss(self, pairs: PatchPairs) -> Tensor:
         """Sum of the mask losses; 0 (with a gradient) where there is no pair."""

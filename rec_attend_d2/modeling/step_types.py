@@ -133,6 +133,7 @@ class MaskStep:
         patch_mask: [B, F_h, F_w], output of the segmentation head: logits, or a mask >= 0.
         mask: [B, H, W] in (0, 1), soft mask.
         score: [B] in (0, 1), is there an object.
+        class_probabilities: [B, classes], only of a model that scores classes; else None.
         memory: [B, H, W], what was claimed before this step.
     """
 
@@ -142,6 +143,7 @@ class MaskStep:
     patch_mask: Tensor
     mask: Tensor
     score: Tensor
+    class_probabilities: Tensor | None
     memory: Tensor
 
 

@@ -123,6 +123,7 @@ def judge(
     losses = model.criterion.proposal_losses(proposals, steps, targets)
     losses["loss_mask"] = model.criterion.mask_loss(pairs)
     losses["loss_score"] = model.criterion.score_loss(scores, steps)
+    losses.update(model.criterion.class_losses(pairs))
     losses["loss_weight_decay"] = weight_decay_loss(model, model.weight_decay)
     return losses, partial(step_statistics, scores, steps, pairs)
 
@@ -248,7 +249,8 @@ class ParallelTeacherForcing:
         patch_mask, features = model.segmentation_head(patch, 0)
         score = model.stop_scorer(proposal.hidden, features[: len(images)])
 
-        pairs = PatchPairs.of(patch_mask, window, cuts.image, cuts.instance, model.attention, targets)
+        classes = model.class_probabilities(features)
+        pairs = PatchPairs.of(patch_mask, classes, window, (cuts.image, cuts.instance), model.attention, targets)
         pairs = select(pairs, cuts.judged)
         result = judge(model, stack_steps([proposal]), score[:, None], pairs, steps, targets)
         own = torch.arange(len(images), device=images.device)
@@ -344,6 +346,8 @@ class SequentialSteps:
         image, step = steps.hit.nonzero(as_tuple=True)
         proposal = select(sequence.proposals, (image, step))
         window = model.attention.window(select(sequence.used_boxes, (image, step)), proposal)
-        instance = steps.instance[image, step]
-        pairs = PatchPairs.of(sequence.patch_masks[image, step], window, image, instance, model.attention, targets)
+        instances = image, steps.instance[image, step]
+        classes = select(sequence.class_probabilities, (image, step))
+        patches = sequence.patch_masks[image, step]
+        pairs = PatchPairs.of(patches, classes, window, instances, model.attention, targets)
         return judge(model, sequence.proposals, sequence.scores, pairs, steps, targets)

@@ -324,7 +324,7 @@ def make_pairs(fast_cfg, make_proposal):
         boxes = CenterBoxes(targets.boxes.center[image, instance] + 1.3, targets.boxes.size[image, instance] * 1.1)
         window = attention.window(boxes, make_proposal(boxes.center, boxes.size))
         logits = torch.randn(3, 12, 16).requires_grad_()
-        return PatchPairs.of(logits, window, image, instance, attention, targets)
+        return PatchPairs.of(logits, None, window, (image, instance), attention, targets)
 
     return make
 
@@ -336,7 +336,7 @@ def test_the_truth_of_a_patch_is_the_true_mask_cut_out(fast_cfg, make_proposal):
     center, size = torch.tensor([[12.5, 33.5], [8.5, 47.5]]), torch.tensor([[11.0, 15.0]] * 2)
     window = attention.window(CenterBoxes(center, size), make_proposal(center, size))
     image, instance = torch.tensor([1, 0]), torch.tensor([1, 2])
-    pairs = PatchPairs.of(torch.zeros(2, 12, 16), window, image, instance, attention, targets)
+    pairs = PatchPairs.of(torch.zeros(2, 12, 16), None, window, (image, instance), attention, targets)
     for pair, (top, left) in enumerate(((7, 26), (3, 40))):
         mask = targets.masks[image[pair], instance[pair]]
         assert torch.equal(pairs.true_masks[pair], mask)
@@ -385,7 +385,8 @@ def test_perfect_patches_have_a_small_mask_loss(criterion, make_pairs, names: li
 def test_without_pairs_there_is_no_mask_loss_but_a_gradient(criterion):
     logits = torch.zeros(2, 12, 16, requires_grad=True)
     chosen = logits[torch.zeros(2, dtype=torch.bool)]
-    pairs = PatchPairs(chosen, chosen.detach(), None, torch.zeros(0, HEIGHT, WIDTH), lambda *_: None)
+    none = torch.zeros(0, HEIGHT, WIDTH)
+    pairs = PatchPairs(chosen, chosen.detach(), None, none, none[:, 0, 0].long(), None, lambda *_: None)
     loss = criterion(STEP_MASK=["patch_bce", "patch_dice", "image_iou"]).mask_loss(pairs)
     assert loss == 0
     assert (torch.autograd.grad(loss, logits)[0] == 0).all()
