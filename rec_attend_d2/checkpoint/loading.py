@@ -1,6 +1,7 @@
 """Loading weights into a model, with a report and an error where they belong to another configuration."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pickle import UnpicklingError
@@ -118,9 +119,10 @@ def load_weights(model: nn.Module, path: str, complete: bool) -> LoadReport:
     )
     model.load_state_dict({name: weights[name] for name in report.loaded}, strict=False)
     kind = "averaged weights" if averaged else "weights as trained, since the file has no average"
-    logger.info("Loaded %d tensors of %s from %s (%s).", len(report.loaded), type(model).__name__, path, kind)
+    counts = ", ".join(f"{part} {count}" for part, count in Counter(map(_part, report.loaded)).items()) or "none"
+    logger.info("Loaded into %s from %s (%s), tensors by part: %s.", type(model).__name__, path, kind, counts)
     if report.fresh_parts:
         logger.info("Parts that start from initial weights, since the file has none: %s", ", ".join(report.fresh_parts))
     if report.unused:
-        logger.info("Not used: %s", ", ".join(report.unused))
+        logger.info("Not used, since the model has nothing of that name: %s", ", ".join(report.unused))
     return report

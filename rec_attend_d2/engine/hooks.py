@@ -1,5 +1,8 @@
 """Hooks of the training loop."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from detectron2.engine import HookBase
@@ -7,13 +10,14 @@ from detectron2.engine.hooks import BestCheckpointer
 from detectron2.evaluation import inference_context
 from torch import nn
 
-from ..modeling import RecurrentModel
+from ..modeling import RecAttendPreprocessor, RecurrentModel
+from ..visualization.maps import draw_maps
 from ..visualization.steps import draw_sequence, seen_image
 
 
-def unwrap(model: nn.Module) -> RecurrentModel:
+def unwrap(model: nn.Module) -> Any:
     """The model itself, where it is wrapped for distributed training."""
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model  # type: ignore[return-value]
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
 class ScheduledSamplingHook(HookBase):
@@ -47,29 +51,44 @@ class ResumableBestCheckpointer(BestCheckpointer):
         self.best_iter = state["best_iter"]
 
 
-class StepPicturesHook(HookBase):
-    """Puts a picture of the steps of one fixed image into the event storage (TensorBoard) at every evaluation."""
+def draw_steps(model: RecurrentModel, example: dict) -> np.ndarray:
+    """The steps of one image, RGB [h, w, 3]."""
+    return draw_sequence(seen_image(example), model.unroll_inputs([example]), 0)
+
+
+def draw_predicted_maps(model: RecAttendPreprocessor, example: dict) -> np.ndarray:
+    """The maps that stage A predicts for one image, RGB [h, w, 3]."""
+    maps = model.preprocessor(model.preprocess_image([example]), [example])
+    return draw_maps(seen_image(example), maps, 0)
+
+
+# What is drawn of a kind of model, and its name in the event storage.
+PICTURES: dict[type[nn.Module], tuple[str, Callable[[Any, dict], np.ndarray]]] = {
+    RecurrentModel: ("steps", draw_steps),
+    RecAttendPreprocessor: ("maps", draw_predicted_maps),
+}
+
+
+class PicturesHook(HookBase):
+    """Puts a picture of what the model does to one fixed image into the event storage (TensorBoard) at evaluations."""
 
     def __init__(self, model: nn.Module, example: dict, period: int):
         """
         Args:
-            model: the model that is drawn, the averaged one if there is one.
+            model: the model that is drawn, the averaged one if there is one; of a kind in :data:`PICTURES`.
             example: dataset dict of the image.
             period: iterations between two pictures; 0 = only after training.
         """
         self._model = unwrap(model)
         self._example = example
         self._period = period
+        self._name, self._draw = next(value for kind, value in PICTURES.items() if isinstance(self._model, kind))
 
     def after_step(self) -> None:
         """Draw where an evaluation is due."""
         next_iter = self.trainer.iter + 1
         due = self._period > 0 and next_iter % self._period == 0
         if due or next_iter >= self.trainer.max_iter:
-            self.trainer.storage.put_image("steps", self._draw().transpose(2, 0, 1))
-
-    @torch.no_grad()
-    def _draw(self) -> np.ndarray:
-        with inference_context(self._model):
-            sequence = self._model.unroll_inputs([self._example])
-        return draw_sequence(seen_image(self._example), sequence, 0)
+            with torch.no_grad(), inference_context(self._model):
+                picture = self._draw(self._model, self._example)
+            self.trainer.storage.put_image(self._name, picture.transpose(2, 0, 1))

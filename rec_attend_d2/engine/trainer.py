@@ -17,8 +17,9 @@ from ..checkpoint import load_weights
 from ..checkpoint.loading import AVERAGE_KEY
 from ..data import StatePoolLoader, build_test_loader, build_train_loader
 from ..evaluation.build import build_evaluator
+from ..modeling import RecurrentModel
 from .ema import AverageHook, build_average, read_ema_decay
-from .hooks import ResumableBestCheckpointer, ScheduledSamplingHook, StepPicturesHook, unwrap
+from .hooks import PicturesHook, ResumableBestCheckpointer, ScheduledSamplingHook, unwrap
 from .optimization import build_lr_scheduler, build_optimizer
 
 
@@ -102,7 +103,7 @@ class Trainer(DefaultTrainer):
         ]
         writers = [hook for hook in detectron2_hooks if isinstance(hook, PeriodicWriter)]
         others = [hook for hook in detectron2_hooks if hook not in writers]
-        ours = [ScheduledSamplingHook(self.model)]
+        ours: list = [ScheduledSamplingHook(self.model)] if isinstance(unwrap(self.model), RecurrentModel) else []
         if comm.is_main_process():
             ours += self._main_process_hooks()
         return average_hooks + others + ours + writers
@@ -114,7 +115,7 @@ class Trainer(DefaultTrainer):
             added.append(ResumableBestCheckpointer(period, self.checkpointer, metric))
         if self.cfg.DATASETS.TEST:
             example = next(iter(self.build_test_loader(self.cfg, self.cfg.DATASETS.TEST[0])))[0]
-            added.append(StepPicturesHook(self._tested_model, example, period))
+            added.append(PicturesHook(self._tested_model, example, period))
         return added
 
 

@@ -2,11 +2,13 @@
 
 from .animation import draw_animation, save_gif
 from .instances import draw_instances, side_by_side, true_instances
+from .maps import draw_maps
 from .steps import draw_sequence, seen_image, steps_to_stop
 
 __all__ = [
     "draw_animation",
     "draw_instances",
+    "draw_maps",
     "draw_sequence",
     "save_gif",
     "seen_image",

@@ -48,7 +48,10 @@ def test_stage_b_is_scored_by_boxes(stage_b):
 def test_stage_c_takes_the_box_proposer_and_nothing_else(stage_b, stage_c):
     folder, printed = stage_c
     assert "Parts that start from initial weights, since the file has none: segmentation_head, stop_scorer" in printed
-    assert "Not used: box_scorer.linear.bias, box_scorer.linear.weight" in printed
+    assert (
+        "Not used, since the model has nothing of that name: box_scorer.linear.bias, box_scorer.linear.weight"
+        in printed
+    )
     first = torch.load(folder / "model_0000001.pth", weights_only=True)
     assert first["iteration"] == 1
     # Two steps of Adam with learning rate 0.001 leave the weights close to those they started from.
