@@ -35,7 +35,7 @@ install_requires = [
     # containers lack, so importing it fails there. Nothing here opens a window.
     "opencv-python-headless>=4.7",
     "pycocotools>=2.0.6",
-    # The original authors' weight files are HDF5.
+    # The original authors' weight files and CVPPP's archives are HDF5.
     "h5py>=3.8",
     # And their option files are YAML.
     "pyyaml>=6.0",
@@ -59,7 +59,7 @@ install_requires = [
 
 extras_require = {
     # pytest-xdist: `make test PYTEST_ARGS="-n 2"`.
-    "dev": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "mypy>=1.11"],
+    "dev": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "mypy>=1.11", "cityscapesscripts>=2.2"],
     # The Cityscapes data set and its evaluation, on the public scripts of its makers.
     "cityscapes": ["cityscapesscripts>=2.2"],
 }

@@ -7,9 +7,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
-
+from .cityscapes import register_cityscapes
 from .coco_files import load_coco
+from .coco_subsets import register_coco_subsets
+from .cvppp import register_cvppp
+from .kitti import register_kitti
+from .registration import register_lazily
 from .rosettes import ensure_rosettes
 
 # (root, json file, image folder, name) -> dataset dicts
@@ -37,15 +40,15 @@ def register_builtin_datasets(root: str | None = None) -> None:
         _register(name, root, json_file, image_root, ["nucleus"], _load_nuclei)
     for name, (json_file, image_root) in _ROSETTES.items():
         _register(name, root, json_file, image_root, ["leaf"], _load_rosettes)
+    for register in (register_cvppp, register_kitti, register_cityscapes, register_coco_subsets):
+        register(root)
 
 
 def _register(name: str, root: str, json_file: str, image_root: str, classes: list[str], load: _Loader) -> None:
     json_path, image_path = os.path.join(root, json_file), os.path.join(root, image_root)
-    if name in DatasetCatalog:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-    DatasetCatalog.register(name, lambda: load(root, json_path, image_path, name))
-    MetadataCatalog.get(name).set(
+    register_lazily(
+        name,
+        lambda: load(root, json_path, image_path, name),
         json_file=json_path,
         image_root=image_path,
         evaluator_type="coco",

@@ -27,31 +27,43 @@ def register_coco_files(entries: Sequence[Sequence[str]]) -> None:
     """Register data sets in COCO format, after checking them.
 
     Args:
-        entries: each [name, annotation json, image folder], as in DATASETS.COCO_FILES. One that is registered already
-            with the same paths is left alone.
+        entries: each [name, annotation json, image folder], as in DATASETS.COCO_FILES, or with a fourth part: names of
+            categories separated by commas, to which the data set is restricted (see :func:`keep_categories`). One that
+            is registered already with the same parts is left alone.
 
     Raises:
         FileNotFoundError: json, image folder or an image is missing.
         ValueError: an entry is malformed, its name is taken, or its json is not valid.
     """
     for entry in entries:
-        if len(entry) != 3 or not all(isinstance(part, str) for part in entry):
-            raise ValueError(f"{_CONFIG_KEY} has the entry {entry!r}. Give [name, annotation json, image folder].")
-        name, json_file, image_root = entry
+        if isinstance(entry, str) or len(entry) not in (3, 4) or not all(isinstance(part, str) for part in entry):
+            raise ValueError(
+                f"{_CONFIG_KEY} has the entry {entry!r}. Give [name, annotation json, image folder], and for some of "
+                "its categories only a fourth part like 'person,zebra'."
+            )
+        name, json_file, image_root = entry[:3]
+        categories = tuple(part.strip() for part in entry[3].split(",")) if len(entry) == 4 else ()
         if name in DatasetCatalog:
-            _check_same(name, json_file, image_root)
+            _check_same(name, json_file, image_root, categories)
         else:
-            load_coco(json_file, image_root)
-            register_coco(name, json_file, image_root)
+            load_coco(json_file, image_root, categories=categories)
+            register_coco(name, json_file, image_root, categories)
 
 
-def register_coco(name: str, json_file: str, image_root: str) -> None:
-    """Register one data set in COCO format; nothing is read before it is used."""
-    DatasetCatalog.register(name, lambda: load_coco(json_file, image_root, name))
-    MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="coco")
+def register_coco(name: str, json_file: str, image_root: str, categories: Sequence[str] = ()) -> None:
+    """Register one data set in COCO format; nothing is read before it is used.
+
+    The metadata's ``subset_categories`` tells evaluators which categories of ``json_file`` count; empty = all.
+    """
+    DatasetCatalog.register(name, lambda: load_coco(json_file, image_root, name, categories))
+    MetadataCatalog.get(name).set(
+        json_file=json_file, image_root=image_root, evaluator_type="coco", subset_categories=tuple(categories)
+    )
 
 
-def load_coco(json_file: str, image_root: str, dataset_name: str | None = None) -> list[dict]:
+def load_coco(
+    json_file: str, image_root: str, dataset_name: str | None = None, categories: Sequence[str] = ()
+) -> list[dict]:
     """Read and check a data set in COCO format.
 
     Images without annotations and crowd annotations are kept.
@@ -60,6 +72,7 @@ def load_coco(json_file: str, image_root: str, dataset_name: str | None = None) 
         json_file: the annotations.
         image_root: folder of the images.
         dataset_name: where given, its metadata gets ``thing_classes`` and ``thing_dataset_id_to_contiguous_id``.
+        categories: names of those the data set is restricted to, see :func:`keep_categories`; empty = all.
 
     Returns:
         Detectron2 dataset dicts, sorted by image id. Categories are numbered from 0 in the order of their ids.
@@ -69,11 +82,13 @@ def load_coco(json_file: str, image_root: str, dataset_name: str | None = None) 
         ValueError: the json is not valid; the message names the file, the item and the key.
     """
     content = _read_json(json_file, image_root)
-    categories = sorted(content["categories"], key=lambda category: category["id"])
-    class_numbers = {category["id"]: number for number, category in enumerate(categories)}
+    if categories:
+        content = keep_categories(content, categories, json_file)
+    classes = sorted(content["categories"], key=lambda category: category["id"])
+    class_numbers = {category["id"]: number for number, category in enumerate(classes)}
     if dataset_name is not None:
         MetadataCatalog.get(dataset_name).set(
-            thing_classes=[category["name"] for category in categories],
+            thing_classes=[category["name"] for category in classes],
             thing_dataset_id_to_contiguous_id=class_numbers,
         )
     records = {}
@@ -105,13 +120,60 @@ def load_coco(json_file: str, image_root: str, dataset_name: str | None = None) 
     return [records[image_id] for image_id in sorted(records)]
 
 
-def _check_same(name: str, json_file: str, image_root: str) -> None:
-    metadata = MetadataCatalog.get(name)
-    registered = (metadata.get("json_file"), metadata.get("image_root"))
-    if registered != (json_file, image_root):
+def keep_categories(content: dict, names: Sequence[str], json_file: str) -> dict:
+    """The part of a data set in COCO format that some categories make up.
+
+    An image belongs to it if it has an annotation of at least one of the categories, be it of an object or of a crowd;
+    for a single category these are the images that pycocotools' ``getImgIds`` gives. All other images and annotations
+    are left out.
+
+    Args:
+        content: of a json in COCO's instances format.
+        names: of the categories.
+        json_file: where ``content`` comes from, for errors.
+
+    Returns:
+        A new dict with the same keys; its items are those of ``content``.
+
+    Raises:
+        ValueError: a name is unknown or repeated, no image is left, or an annotation has an unknown category.
+    """
+    known = {category["name"] for category in content["categories"]}
+    unknown = [name for name in names if name not in known]
+    if unknown or len(set(names)) < len(names):
         raise ValueError(
-            f"{_CONFIG_KEY} names the data set '{name}', which is registered already with json {registered[0]} and "
-            f"images {registered[1]}. Choose another name."
+            f"{json_file} is to be restricted to the categories {list(names)}. Name each once, and choose from: "
+            f"{', '.join(sorted(known))}."
+        )
+    all_ids = {category["id"] for category in content["categories"]}
+    kept_ids = {category["id"] for category in content["categories"] if category["name"] in names}
+    for annotation in content["annotations"]:
+        if annotation["category_id"] not in all_ids:
+            raise ValueError(_unknown_category(f"{json_file}: annotation {annotation['id']}", annotation))
+    annotations = [annotation for annotation in content["annotations"] if annotation["category_id"] in kept_ids]
+    image_ids = {annotation["image_id"] for annotation in annotations}
+    if not image_ids:
+        raise ValueError(f"{json_file} has no annotation of the categories {', '.join(names)}. Choose others.")
+    return {
+        **content,
+        "images": [image for image in content["images"] if image["id"] in image_ids],
+        "annotations": annotations,
+        "categories": [category for category in content["categories"] if category["id"] in kept_ids],
+    }
+
+
+def _unknown_category(where: str, annotation: dict) -> str:
+    return f"{where} has category_id {annotation['category_id']}, which is not in 'categories'."
+
+
+def _check_same(name: str, json_file: str, image_root: str, categories: tuple[str, ...]) -> None:
+    metadata = MetadataCatalog.get(name)
+    registered = (metadata.get("json_file"), metadata.get("image_root"), metadata.get("subset_categories", ()))
+    if registered != (json_file, image_root, categories):
+        only = f", categories {', '.join(registered[2])}," if registered[2] else ""
+        raise ValueError(
+            f"{_CONFIG_KEY} names the data set '{name}', which is registered already with json {registered[0]}{only} "
+            f"and images {registered[1]}. Choose another name."
         )
 
 
@@ -174,7 +236,7 @@ def _check_annotation(annotation: dict, records: dict, class_numbers: dict, json
         )
     where = f"{json_file}: annotation {annotation['id']} of image {record['file_name']}"
     if annotation["category_id"] not in class_numbers:
-        raise ValueError(f"{where} has category_id {annotation['category_id']}, which is not in 'categories'.")
+        raise ValueError(_unknown_category(where, annotation))
     if not _touches_image(annotation["segmentation"], record["height"], record["width"], where):
         raise ValueError(f"{where} has no pixel inside the image. Correct its segmentation or remove the annotation.")
     return record

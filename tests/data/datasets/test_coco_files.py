@@ -46,7 +46,39 @@ def test_registering_twice(coco_content, write_coco, clean_catalog):
         register_coco_files([["own_cells", json_file, folder + "2"]])
 
 
-@pytest.mark.parametrize("entry", [["name", "a.json"], ["name", "a.json", 3], "abcd"])
+def test_fourth_part_restricts_to_categories(coco_content, write_coco, clean_catalog):
+    json_file, folder = write_coco(coco_content)
+    register_coco_files([["own_debris", json_file, folder, "debris"], ["own_both", json_file, folder, "cell, debris"]])
+    (record,) = DatasetCatalog.get("own_debris")
+    assert [(a["id"], a["category_id"], a["iscrowd"]) for a in record["annotations"]] == [(3, 0, 1)]
+    metadata = MetadataCatalog.get("own_debris")
+    assert metadata.thing_classes == ["debris"]
+    assert metadata.thing_dataset_id_to_contiguous_id == {2: 0}
+    assert metadata.subset_categories == ("debris",)
+    # The image without annotations is no image of a subset, even of all categories.
+    assert [record["image_id"] for record in DatasetCatalog.get("own_both")] == [7]
+    assert MetadataCatalog.get("own_both").thing_classes == ["debris", "cell"]
+
+
+def test_same_name_with_other_categories(coco_content, write_coco, clean_catalog):
+    json_file, folder = write_coco(coco_content)
+    for _ in range(2):
+        register_coco_files([["own_cells", json_file, folder, "cell"]])
+    for entry in (["own_cells", json_file, folder], ["own_cells", json_file, folder, "debris"]):
+        with pytest.raises(ValueError, match=r"'own_cells'.*registered already.*categories cell.*Choose another name"):
+            register_coco_files([entry])
+
+
+@pytest.mark.parametrize("categories", ["cells", "cell,", "", "cell,cell"])
+def test_wrong_fourth_part(coco_content, write_coco, clean_catalog, categories):
+    with pytest.raises(ValueError, match=r"annotations\.json is to be restricted to .*choose from: cell, debris"):
+        register_coco_files([["own_cells", *write_coco(coco_content), categories]])
+    assert "own_cells" not in DatasetCatalog
+
+
+@pytest.mark.parametrize(
+    "entry", [["name", "a.json"], ["name", "a.json", 3], "abcd", ["n", "j", "f", 1], list("abcde")]
+)
 def test_malformed_entry(entry):
     with pytest.raises(ValueError, match=r"DATASETS\.COCO_FILES has the entry.*Give \[name"):
         register_coco_files([entry])

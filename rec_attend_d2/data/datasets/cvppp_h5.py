@@ -1,0 +1,141 @@
+"""Unpacks the h5 files of the leaf segmentation challenge (CVPPP LSC) to PNG files, which the rest of the code reads.
+
+Layout of the files as published:
+
+* images (``CVPPP2017_training_images.h5``, ``CVPPP2017_testing_images.h5``): ``A1/plant001/rgb`` uint8 [H, W, 3 or 4]
+  in the order RGB(A), and more that is not used here: ``fg``, ``centers``, ``rgb_filename``, ...
+* truth (``CVPPP2017_training_truth.h5``): ``A1/plant001/label`` [H, W], 0 = background, and ``count``.
+
+A label that lies beside the rgb in the images' file is read as well.
+"""
+
+import json
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+from iopath.common.file_io import file_lock
+from PIL import Image
+
+logger = logging.getLogger(__name__)
+
+_MARKER = "extracted_from.json"
+
+
+def extract_h5(images: Path, truth: Path | None) -> Path:
+    """Write the plants of an h5 file to ``<name without .h5>_png`` beside it, unless that was done before.
+
+    The files are ``A1/plant001_rgb.png`` and, where there are labels, ``A1/plant001_label.png``. They are written again
+    when an h5 file has changed. Safe when several processes call it.
+
+    Args:
+        images: h5 file with the images.
+        truth: h5 file with the labels; None: labels are taken from ``images``, if it has any.
+
+    Returns:
+        The folder written.
+
+    Raises:
+        ValueError: a file is not of the layout above; the message names the file and the key.
+        OSError: the folder cannot be written.
+    """
+    folder = images.with_name(f"{images.stem}_png")
+    marker = _marker(images, truth)
+    if _is_current(folder, marker):
+        return folder
+    try:
+        with file_lock(str(folder)):
+            if not _is_current(folder, marker):
+                _replace(folder, images, truth, marker)
+    except OSError as error:
+        raise OSError(
+            f"{images} cannot be unpacked to {folder}: {error}. Make room there, or move the data set to a folder you "
+            "can write to."
+        ) from error
+    return folder
+
+
+def _marker(images: Path, truth: Path | None) -> dict[str, list[int]]:
+    """Name, bytes and time of the files, by which a change is found."""
+    states = {path.name: path.stat() for path in (images, truth) if path is not None}
+    return {name: [state.st_size, state.st_mtime_ns] for name, state in states.items()}
+
+
+def _is_current(folder: Path, marker: dict) -> bool:
+    path = folder / _MARKER
+    return path.is_file() and json.loads(path.read_text()) == marker
+
+
+def _replace(folder: Path, images: Path, truth: Path | None, marker: dict) -> None:
+    """Unpack into a folder beside ``folder`` and put it in its place."""
+    if folder.exists() and not (folder / _MARKER).is_file():
+        raise ValueError(f"{folder} is where {images.name} is unpacked to, but holds something else. Move it away.")
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        fresh.chmod(0o755)
+        logger.info(f"Unpacking {images} to {folder}, once.")
+        count = _write_plants(fresh, images, truth)
+        (fresh / _MARKER).write_text(json.dumps(marker))
+        if folder.exists():
+            shutil.rmtree(folder)
+        fresh.rename(folder)
+        logger.info(f"Unpacked {count} images to {folder}.")
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _write_plants(folder: Path, images: Path, truth: Path | None) -> int:
+    """Number of plants written."""
+    count = 0
+    with _open(images) as image_file, _open(truth or images) as truth_file:
+        for subset, plants in image_file.items():
+            if not isinstance(plants, h5py.Group):
+                raise ValueError(f"{images}: '{subset}' is no group of plants. Groups A1 to A5 are expected.")
+            (folder / subset).mkdir()
+            for plant, group in plants.items():
+                key = f"{subset}/{plant}"
+                _write_image(folder / subset / f"{plant}_rgb.png", group, images, key)
+                if f"{key}/label" in truth_file:
+                    _write_label(folder / subset / f"{plant}_label.png", truth_file[key], truth or images, key)
+                count += 1
+    return count
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read as HDF5 ({error}). The file is damaged; download it again.") from error
+
+
+def _write_image(path: Path, group: h5py.Group, source: Path, key: str) -> None:
+    rgb = _read(group, "rgb", source, key)
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] not in (3, 4):
+        raise ValueError(
+            f"{source}: '{key}/rgb' is {rgb.dtype} of shape {rgb.shape}, but uint8 [H, W, 3 or 4] is expected."
+        )
+    Image.fromarray(rgb).save(path)
+
+
+def _write_label(path: Path, group: h5py.Group, source: Path, key: str) -> None:
+    label = _read(group, "label", source, key)
+    if label.ndim != 2 or label.dtype.kind not in "iu" or label.min() < 0 or label.max() > 65535:
+        raise ValueError(
+            f"{source}: '{key}/label' is {label.dtype} of shape {label.shape}, but whole numbers from 0 to 65535 of "
+            "shape [H, W] are expected."
+        )
+    depth = np.uint8 if label.max() < 256 else np.uint16
+    Image.fromarray(label.astype(depth)).save(path)
+
+
+def _read(group: h5py.Group, name: str, source: Path, key: str) -> np.ndarray:
+    if not isinstance(group, h5py.Group) or not isinstance(group.get(name), h5py.Dataset):
+        found = sorted(group) if isinstance(group, h5py.Group) else "an array"
+        raise ValueError(f"{source}: '{key}' has no '{name}', only {found}. Download the file again.")
+    try:
+        return group[name][()]
+    except OSError as error:
+        raise ValueError(f"{source}: '{key}/{name}' is damaged ({error}). Download the file again.") from error

@@ -1,0 +1,147 @@
+"""Reads label images: pictures whose pixels say which instance they belong to.
+
+Shapes: `H, W` image size in pixels.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pycocotools.mask as mask_util
+from detectron2.structures import BoxMode
+from numpy.typing import NDArray
+from PIL import Image
+
+logger = logging.getLogger(__name__)
+
+# Label image of so many instances is a photograph or a drawing with soft edges.
+_MAX_INSTANCES = 1000
+# Older releases of Pillow read 16 bits as "I".
+_NUMBERED_MODES = ("P", "L", "I;16", "I")
+_COLOUR_MODES = ("RGB", "RGBA")
+_FILES_SHOWN = 5
+_NUMBERS_SHOWN = 5
+
+
+def image_record(path: Path, image_id: str) -> dict:
+    """Dataset dict of an image file, without annotations; reads the file's header only.
+
+    Raises:
+        ValueError: the file is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except OSError as error:
+        raise _undecodable(path, error) from error
+    return {"file_name": str(path), "image_id": image_id, "height": height, "width": width}
+
+
+def read_label_image(path: Path) -> NDArray[np.int32]:
+    """Read a label image.
+
+    Args:
+        path: image with a palette (its indices are the labels), 8-bit or 16-bit grey values, or 8-bit colours, of
+            which every colour but black is one instance.
+
+    Returns:
+        [H, W]; 0 is background, every other value one instance. Colours are numbered from 1.
+
+    Raises:
+        ValueError: the file is damaged, or of another kind; the message names it.
+    """
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            pixels = np.asarray(image)
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for some broken PNG files.
+        raise _undecodable(path, error) from error
+    if mode in _NUMBERED_MODES:
+        return pixels.astype(np.int32)
+    if mode in _COLOUR_MODES:
+        return _number_colours(pixels)
+    raise ValueError(
+        f"Label image {path} has pixels of Pillow's mode {mode}. Save it with a palette, as 8-bit or 16-bit grey "
+        "values, or as 8-bit RGB."
+    )
+
+
+def _undecodable(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"Image {path} cannot be decoded ({error}). The file is damaged or no image; restore it.")
+
+
+def _number_colours(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
+    red, green, blue = np.moveaxis(pixels[..., :3].astype(np.int32), 2, 0)
+    colours = red << 16 | green << 8 | blue
+    values = np.unique(colours)
+    return (np.searchsorted(values, colours) + (values[0] != 0)).astype(np.int32)
+
+
+def instance_values(labels: NDArray[np.int32], path: Path) -> NDArray[np.int32]:
+    """The values of a label image [H, W] but 0, in increasing order: [N].
+
+    Raises:
+        ValueError: there are too many for a label image, or negative ones; names ``path``.
+    """
+    values = np.setdiff1d(labels, [0])
+    if len(values) > _MAX_INSTANCES or (len(values) and values[0] < 0):
+        raise ValueError(
+            f"Label image {path} has {len(values)} values from {values[0]} to {values[-1]}. It is no image of instance "
+            "numbers; check the file, or save it again without smoothing."
+        )
+    return values
+
+
+def missing_numbers(values: NDArray[np.int32]) -> list[int]:
+    """The first numbers from 1 on that ``values`` [N], sorted, leaves out below its largest; at most five."""
+    # Labels may be large; the first gaps come before this number.
+    end = min(int(values.max(initial=0)), len(values) + _NUMBERS_SHOWN)
+    return np.setdiff1d(np.arange(1, end + 1), values)[:_NUMBERS_SHOWN].tolist()
+
+
+def mask_annotation(mask: NDArray[np.bool_]) -> dict:
+    """Annotation of class 0 from the pixels [H, W] of an object, at least one."""
+    rle = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
+    left, top, width, height = mask_util.toBbox(rle).tolist()
+    return {
+        "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
+        "bbox": [left, top, left + width, top + height],
+        "bbox_mode": BoxMode.XYXY_ABS,
+        "category_id": 0,
+        "iscrowd": 0,
+    }
+
+
+def add_annotations(records: Sequence[dict], label_paths: Sequence[Path]) -> None:
+    """Give each record the ``annotations`` of its label image; all are of class 0.
+
+    A gap in the numbering is no error: published label images have gaps, and a label means nothing but "the same
+    instance". As it may also be a sign of an instance that was lost, the files are named in one warning.
+
+    Args:
+        records: dataset dicts with ``file_name``, ``height`` and ``width``; changed in place.
+        label_paths: the label image of each.
+
+    Raises:
+        ValueError: a label image is damaged or not of its image's size, or has too many labels to be one.
+    """
+    with_gaps = []
+    for record, path in zip(records, label_paths, strict=True):
+        labels = read_label_image(path)
+        size = (record["height"], record["width"])
+        if labels.shape != size:
+            raise ValueError(
+                f"Label image {path} is {labels.shape[0]} high and {labels.shape[1]} wide, but its image "
+                f"{record['file_name']} is {size[0]} high and {size[1]} wide. Replace one of them."
+            )
+        values = instance_values(labels, path)
+        record["annotations"] = [mask_annotation(labels == value) for value in values]
+        missing = missing_numbers(values)
+        if missing:
+            with_gaps.append(f"{path} (without {', '.join(map(str, missing))})")
+    if with_gaps:
+        logger.warning(
+            f"{len(with_gaps)} of {len(records)} label images have gaps in their numbering, which is allowed. "
+            f"First: {'; '.join(with_gaps[:_FILES_SHOWN])}."
+        )

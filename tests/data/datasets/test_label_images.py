@@ -1,0 +1,154 @@
+"""Label images of all kinds become annotations; damaged and odd ones are reported."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.structures import BoxMode
+from PIL import Image
+
+from rec_attend_d2.data.datasets.label_images import (
+    add_annotations,
+    image_record,
+    instance_values,
+    mask_annotation,
+    missing_numbers,
+    read_label_image,
+)
+from rec_attend_d2.data.segmentation import annotation_mask
+
+LABELS = np.zeros((5, 7), dtype=np.uint8)
+LABELS[0:2, 1:4] = 2
+LABELS[3:5, 5:7] = 1
+LABELS[4, 0] = 3
+
+
+def as_palette(labels: np.ndarray) -> Image.Image:
+    image = Image.fromarray(labels)
+    image.putpalette(bytes(range(255, -1, -1)) * 3)
+    return image
+
+
+def as_colours(labels: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.array([(0, 0, 0), (255, 0, 0), (0, 0, 255), (0, 0, 9)], dtype=np.uint8)[labels])
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        Image.fromarray,
+        as_palette,
+        lambda labels: Image.fromarray(labels.astype(np.uint16)),
+    ],
+    ids=["8 bit", "palette", "16 bit"],
+)
+def test_numbers_are_kept(tmp_path, convert):
+    convert(LABELS).save(tmp_path / "label.png")
+    labels = read_label_image(tmp_path / "label.png")
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, LABELS)
+
+
+def test_16_bit_numbers_beyond_a_byte(tmp_path):
+    Image.fromarray(LABELS.astype(np.uint16) * 1000).save(tmp_path / "label.png")
+    np.testing.assert_array_equal(read_label_image(tmp_path / "label.png"), LABELS.astype(np.int32) * 1000)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_every_colour_but_black_is_an_instance(tmp_path, mode):
+    as_colours(LABELS).convert(mode).save(tmp_path / "label.png")
+    labels = read_label_image(tmp_path / "label.png")
+    # In the order of their colours: 3 is nearly black, 2 blue, 1 red.
+    np.testing.assert_array_equal(labels, np.array([0, 3, 2, 1])[LABELS])
+
+
+def test_colours_without_background_are_numbered_from_1(tmp_path):
+    as_colours(np.full((3, 3), 2, dtype=np.uint8)).save(tmp_path / "label.png")
+    assert (read_label_image(tmp_path / "label.png") == 1).all()
+
+
+def test_unknown_kind_is_refused(tmp_path):
+    Image.fromarray(LABELS > 0).save(tmp_path / "label.png")
+    with pytest.raises(ValueError, match=r"label\.png has pixels of Pillow's mode 1\. Save it with a palette"):
+        read_label_image(tmp_path / "label.png")
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "text", "cut"])
+def test_damaged_files_are_named(tmp_path, content):
+    path = tmp_path / "label.png"
+    noise = np.random.default_rng(0).integers(0, 9, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:-600] if content is None else content)
+    with pytest.raises(ValueError, match=r"label\.png cannot be decoded .* restore it"):
+        read_label_image(path)
+
+
+@pytest.mark.parametrize(("value", "box"), [(1, [5, 3, 7, 5]), (2, [1, 0, 4, 2]), (3, [0, 4, 1, 5])])
+def test_annotation(value, box):
+    annotation = mask_annotation(LABELS == value)
+    assert isinstance(annotation["segmentation"]["counts"], str)
+    np.testing.assert_array_equal(annotation_mask(annotation, (5, 7), "label.png"), LABELS == value)
+    assert (annotation["bbox"], annotation["bbox_mode"]) == (box, BoxMode.XYXY_ABS)
+    assert (annotation["category_id"], annotation["iscrowd"]) == (0, 0)
+
+
+def test_instance_values():
+    assert instance_values(LABELS.astype(np.int32), Path("label.png")).tolist() == [1, 2, 3]
+    assert instance_values(np.zeros((4, 4), dtype=np.int32), Path("label.png")).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(np.arange(1200), "1199 values from 1 to 1199"), (np.array([-2, 0, 1]), "2 values from -2 to 1")],
+)
+def test_other_images_are_no_label_images(labels, message):
+    with pytest.raises(ValueError, match=rf"photo\.png has {message}\. It is no image of instance numbers"):
+        instance_values(labels.reshape(-1, 3).astype(np.int32), Path("photo.png"))
+
+
+@pytest.mark.parametrize(
+    ("values", "missing"),
+    [([1, 2], []), ([2, 5], [1, 3, 4]), ([], []), ([3, 2**31 - 1], [1, 2, 4, 5, 6])],
+)
+def test_missing_numbers(values, missing):
+    assert missing_numbers(np.array(values, dtype=np.int32)) == missing
+
+
+class TestAddAnnotations:
+    def save(self, folder: Path, labels: np.ndarray, name: str = "label.png") -> tuple[dict, Path]:
+        Image.fromarray(np.zeros((5, 7, 3), dtype=np.uint8)).save(folder / "image.png")
+        Image.fromarray(labels).save(folder / name)
+        return image_record(folder / "image.png", "an id"), folder / name
+
+    def test_record(self, tmp_path):
+        record, path = self.save(tmp_path, LABELS)
+        expected = {"file_name": str(tmp_path / "image.png"), "image_id": "an id", "height": 5, "width": 7}
+        assert record == expected
+        add_annotations([record], [path])
+        assert record == {**expected, "annotations": [mask_annotation(LABELS == value) for value in (1, 2, 3)]}
+
+    def test_gaps_are_kept_with_one_warning(self, tmp_path, caplog):
+        pairs = [self.save(tmp_path, np.array([0, 1, 4, 5], dtype=np.uint8)[LABELS], f"{i}.png") for i in range(2)]
+        add_annotations(*zip(*pairs, self.save(tmp_path, LABELS), strict=True))
+        assert [len(record["annotations"]) for record, _ in pairs] == [3, 3]
+        (message,) = [record.getMessage() for record in caplog.records]
+        assert message.startswith("2 of 3 label images have gaps in their numbering")
+        assert f"{tmp_path / '0.png'} (without 2, 3); {tmp_path / '1.png'} (without 2, 3)." in message
+
+    def test_no_gap_no_warning(self, tmp_path, caplog):
+        record, path = self.save(tmp_path, LABELS)
+        add_annotations([record], [path])
+        assert caplog.records == []
+
+    def test_other_size(self, tmp_path):
+        record, path = self.save(tmp_path, LABELS[:4])
+        with pytest.raises(
+            ValueError, match=r"label\.png is 4 high and 7 wide, but its image .*image\.png is 5 high and 7 wide"
+        ):
+            add_annotations([record], [path])
+
+
+def test_image_record_of_no_image(tmp_path):
+    (tmp_path / "image.png").write_bytes(b"\x89PNG")
+    with pytest.raises(ValueError, match=r"image\.png cannot be decoded"):
+        image_record(tmp_path / "image.png", "an id")
