@@ -2,16 +2,24 @@
 
 from .box_counting_evaluator import BoxCountingEvaluator
 from .build import build_evaluator
+from .cityscapes_evaluator import CityscapesEvaluator
 from .coco_evaluator import AveragePrecisionEvaluator, ClassAgnosticBoxEvaluator
 from .counting_evaluator import CountingEvaluator
+from .coverage_evaluator import CoverageEvaluator
+from .foreground_evaluator import ForegroundEvaluator
+from .leaf_evaluator import LeafEvaluator
 from .metrics import ImageScores, score_image, summarize
 
 __all__ = [
     "AveragePrecisionEvaluator",
     "BoxCountingEvaluator",
+    "CityscapesEvaluator",
     "ClassAgnosticBoxEvaluator",
     "CountingEvaluator",
+    "CoverageEvaluator",
+    "ForegroundEvaluator",
     "ImageScores",
+    "LeafEvaluator",
     "build_evaluator",
     "score_image",
     "summarize",

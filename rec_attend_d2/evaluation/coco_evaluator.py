@@ -1,79 +1,284 @@
-"""COCO's average precision (AP), with a defined value where Detectron2's evaluator has none."""
+"""COCO's average precision (AP) by pycocotools, for any number of detections per image.
 
+Shapes: `P` predictions of an image; `H, W` original image size in pixels. Of pycocotools' precisions: `T` IoU
+thresholds, `R` recall thresholds, `C` classes, `A` ranges of area.
+"""
+
+import contextlib
+import io
+import json
 import logging
+import os
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-from detectron2.data import MetadataCatalog
-from detectron2.data.catalog import Metadata
-from detectron2.evaluation import COCOEvaluator
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.coco import convert_to_coco_dict
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from tabulate import tabulate
+
+from ..data.datasets.coco_files import keep_categories
+
+logger = logging.getLogger(__name__)
+
+# COCO's own limit.
+MAX_DETECTIONS = 100
+
+# What COCO's results need for each task, besides image, class and score. Given both, pycocotools would take the area
+# of the box for that of the mask.
+_TASK_KEYS = {"bbox": "bbox", "segm": "segmentation"}
+_OBJECT_ID = 1
+
+Detection = dict[str, Any]
+"""One entry of COCO's results format; ``bbox`` is XYWH in pixels."""
 
 
-class AveragePrecisionEvaluator(COCOEvaluator):
-    """Detectron2's :class:`COCOEvaluator` that also scores a model which predicts nothing at all.
+@dataclass(frozen=True)
+class CocoTruth:
+    """What predictions are compared with.
 
-    Early in training no stop score reaches its threshold and there is no prediction on the whole data set.
-    Detectron2 reports NaN then, which a best-checkpoint hook skips and a results table cannot be sorted by. Here the
-    AP of every class and size that has true objects is 0, as COCO's own definition gives; those without any stay NaN.
+    Attributes:
+        coco: indexed images, categories and (unless the data set has no labels) annotations.
+        class_ids: COCO's category id of class 0, 1, ...
+        class_names: in the same order.
+    """
 
-    Needs no C++ extension, and leaves the data set's metadata as it found it: Detectron2's evaluator would enter a
-    converted annotation file there, and later evaluations would silently use it.
+    coco: COCO
+    class_ids: list[int]
+    class_names: list[str]
+
+    @property
+    def has_annotations(self) -> bool:
+        """Whether AP can be computed."""
+        return "annotations" in self.coco.dataset
+
+    def detections(self, image_id: Any, instances: Instances) -> list[Detection]:
+        """The predictions for one image in COCO's results format.
+
+        Args:
+            image_id: of the data set.
+            instances: at the original size, with ``pred_boxes`` (XYXY), ``scores``, ``pred_classes`` and maybe
+                ``pred_masks`` [P, H, W].
+
+        Raises:
+            ValueError: the image or a class is unknown, or the size is not the image's.
+        """
+        if image_id not in self.coco.imgs:
+            raise ValueError(
+                f"There are predictions for an image with image_id {image_id!r}, which the data set does not have: "
+                "evaluate with the data set that the data loader was built for."
+            )
+        image = self.coco.imgs[image_id]
+        if tuple(instances.image_size) != (image["height"], image["width"]):
+            raise ValueError(
+                f"The predictions for '{image['file_name']}' are for an image of (height, width) "
+                f"{tuple(instances.image_size)}, but its original size is {(image['height'], image['width'])}: resize "
+                "them before the evaluation."
+            )
+        detections = instances_to_coco_json(instances.to("cpu"), image_id)
+        for detection in detections:
+            number = detection["category_id"]
+            if not 0 <= number < len(self.class_ids):
+                raise ValueError(
+                    f"A prediction for '{image['file_name']}' has class {number}, but the data set's classes are 0 to "
+                    f"{len(self.class_ids) - 1}. Train and evaluate with the same classes."
+                )
+            detection["category_id"] = self.class_ids[number]
+        return detections
+
+
+def load_truth(dataset_name: str) -> CocoTruth:
+    """The annotations of a registered data set.
+
+    They are read from its metadata's ``json_file`` (only ``subset_categories`` of them, if given), or converted from
+    its dicts. The metadata stay as they are.
+
+    Raises:
+        ValueError: categories and metadata do not agree.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    json_file = metadata.get("json_file")
+    if json_file is None:
+        content = convert_to_coco_dict(dataset_name)
+    else:
+        if not PathManager.isfile(json_file):
+            DatasetCatalog.get(dataset_name)  # makes a drawn data set, and says what is missing of others
+        with PathManager.open(json_file) as file:
+            content = json.load(file)
+        names = metadata.get("subset_categories", ())
+        if names:
+            content = keep_categories(content, names, json_file)
+    categories = {category["id"]: category["name"] for category in sorted(content["categories"], key=_id_of)}
+    numbers = metadata.get("thing_dataset_id_to_contiguous_id") or {id_: i for i, id_ in enumerate(categories)}
+    class_ids = sorted(numbers, key=lambda id_: numbers[id_])
+    class_names = list(metadata.get("thing_classes") or [categories[id_] for id_ in class_ids])
+    if set(class_ids) != set(categories) or len(class_names) != len(class_ids):
+        raise ValueError(
+            f"Data set '{dataset_name}' has the category ids {sorted(categories)}, but its metadata have "
+            f"thing_dataset_id_to_contiguous_id {numbers} and thing_classes {class_names}. Make them agree."
+        )
+    return CocoTruth(_indexed(content), class_ids, class_names)
+
+
+def average_precision(
+    truth: CocoTruth, detections: Sequence[Detection], task: str, max_detections: int = MAX_DETECTIONS
+) -> dict[str, float]:
+    """COCO's AP of a data set, in percent.
+
+    Args:
+        truth: has annotations.
+        detections: of all images.
+        task: "segm" or "bbox".
+        max_detections: for each image and class those of the highest scores count. COCO's own value is 100; more make a
+            difference where an image has more objects.
+
+    Returns:
+        ``AP``, ``AP50``, ``AP75``, ``APs``, ``APm``, ``APl`` and, for several classes, ``AP-<class>``. 0 where nothing
+        is predicted, NaN where there is no true object.
+
+    Raises:
+        ValueError: ``max_detections`` is not positive.
+    """
+    _check_limit(max_detections)
+    _warn_about_limit(detections, max_detections)
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco_eval = COCOeval(truth.coco, _indexed_detections(truth, detections, task), task)
+        coco_eval.params.maxDets = [max_detections]
+        coco_eval.evaluate()
+        coco_eval.accumulate()
+    # COCOeval.summarize would look for a limit of 100, and report -1 without it. [T, R, C, A]
+    precision = coco_eval.eval["precision"][..., 0]
+    thresholds = coco_eval.params.iouThrs
+    areas = dict(zip(coco_eval.params.areaRngLbl, range(precision.shape[3]), strict=True))
+    every = precision[..., areas["all"]]
+    results = {
+        "AP": _mean_percent(every),
+        "AP50": _mean_percent(every[np.isclose(thresholds, 0.5)]),
+        "AP75": _mean_percent(every[np.isclose(thresholds, 0.75)]),
+        "APs": _mean_percent(precision[..., areas["small"]]),
+        "APm": _mean_percent(precision[..., areas["medium"]]),
+        "APl": _mean_percent(precision[..., areas["large"]]),
+    }
+    if len(truth.class_ids) > 1:
+        position = {id_: index for index, id_ in enumerate(coco_eval.params.catIds)}
+        for id_, name in zip(truth.class_ids, truth.class_names, strict=True):
+            results[f"AP-{name}"] = _mean_percent(every[..., position[id_]])
+    return results
+
+
+class AveragePrecisionEvaluator(DatasetEvaluator):
+    """COCO's AP (results ``segm`` and ``bbox``), as pycocotools computes it.
+
+    Detectron2's COCOEvaluator reports NaN while a model predicts nothing at all, as early in training, which a
+    best-checkpoint hook skips; here it is 0, as COCO's own definition gives. And it would enter a converted annotation
+    file into the data set's metadata, which later evaluations would silently use; here nothing is changed.
     """
 
     def __init__(
-        self, dataset_name: str, tasks: tuple[str, ...], output_dir: str | None = None, distributed: bool = True
+        self,
+        dataset_name: str,
+        tasks: tuple[str, ...],
+        output_dir: str | None = None,
+        distributed: bool = True,
+        max_detections: int = MAX_DETECTIONS,
     ) -> None:
         """
         Args:
-            dataset_name: a registered data set with ``thing_classes`` in its metadata, and annotations in a COCO json
-                (metadata ``json_file``) or in Detectron2's standard format.
+            dataset_name: a registered data set with annotations in a COCO json (metadata ``json_file``) or in
+                Detectron2's standard format.
             tasks: of "bbox" and "segm".
-            output_dir: folder the predictions are written to; required without a COCO json.
+            output_dir: folder ``coco_instances_results.json`` is written to; None: no file.
             distributed: gather the predictions of all processes.
+            max_detections: see :func:`average_precision`.
         """
-        metadata = MetadataCatalog.get(dataset_name)
-        converted = not hasattr(metadata, "json_file")
-        try:
-            super().__init__(
-                dataset_name,
-                tasks=tasks,
-                distributed=distributed,
-                output_dir=output_dir,
-                use_fast_impl=False,
-                allow_cached_coco=False,
-            )
-        finally:
-            if converted and hasattr(metadata, "json_file"):
-                del metadata.json_file
+        _check_limit(max_detections)
+        self._dataset_name = dataset_name
+        self._tasks = tasks
+        self._output_dir = output_dir
+        self._distributed = distributed
+        self._max_detections = max_detections
+        self._truth = load_truth(dataset_name)
+        self._detections: dict[Any, list[Detection]] = {}
 
-    def _derive_coco_results(
-        self, coco_eval: COCOeval | None, iou_type: str, class_names: list[str] | None = None
-    ) -> dict[str, float]:
-        if coco_eval is None:
-            logging.getLogger(__name__).warning(f"No predictions on the whole data set: {iou_type} AP is 0.")
-            coco_eval = _evaluate_no_detections(self._coco_api, iou_type)
-        return super()._derive_coco_results(coco_eval, iou_type, class_names=class_names)
+    def reset(self) -> None:
+        self._detections = {}
+
+    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Store a batch's predictions, masks run-length encoded.
+
+        Args:
+            inputs: dicts with ``image_id``.
+            outputs: dicts with ``instances``, see :meth:`CocoTruth.detections`.
+        """
+        for input_, output in zip(inputs, outputs, strict=True):
+            image_id = input_["image_id"]
+            self._detections[image_id] = self._truth.detections(image_id, output["instances"])
+
+    def evaluate(self) -> OrderedDict[str, dict[str, float]]:
+        """``{task: metrics}``, see :func:`average_precision`; empty in all but the main process.
+
+        An image that several processes saw counts once. Without annotations there are no results, only the file.
+        """
+        detections_by_image = self._detections
+        if self._distributed:
+            detections_by_image = gather_by_image(detections_by_image)
+            if not comm.is_main_process():
+                return OrderedDict()
+        detections = list(chain.from_iterable(detections_by_image.values()))
+        if self._output_dir is not None:
+            PathManager.mkdirs(self._output_dir)
+            with PathManager.open(os.path.join(self._output_dir, "coco_instances_results.json"), "w") as file:
+                json.dump(detections, file)
+        results: OrderedDict[str, dict[str, float]] = OrderedDict()
+        if not self._truth.has_annotations:
+            logger.warning(f"Data set '{self._dataset_name}' has no annotations: there will be no AP for it.")
+            return results
+        for task in self._tasks:
+            results[task] = average_precision(self._truth, detections, task, self._max_detections)
+            table = tabulate(results[task].items(), headers=["metric", "value"], tablefmt="pipe", floatfmt=".3f")
+            logger.info(f"Evaluation results of '{self._dataset_name}' for {task}:\n{table}")
+        return results
 
 
 class ClassAgnosticBoxEvaluator(AveragePrecisionEvaluator):
     """Box AP of proposals: predictions have no class, and all true objects are of one class, "object"."""
 
-    def __init__(self, dataset_name: str, output_dir: str | None = None, distributed: bool = True) -> None:
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | None = None,
+        distributed: bool = True,
+        max_detections: int = MAX_DETECTIONS,
+    ) -> None:
         """As :class:`AveragePrecisionEvaluator`."""
-        super().__init__(dataset_name, ("bbox",), output_dir, distributed)
-        _merge_categories(self._coco_api)
-        self._metadata = Metadata(
-            name=dataset_name, thing_classes=["object"], thing_dataset_id_to_contiguous_id={_OBJECT_ID: 0}
-        )
+        super().__init__(dataset_name, ("bbox",), output_dir, distributed, max_detections)
+        self._truth = _as_one_class(self._truth)
 
-    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Takes Instances with ``pred_boxes`` (XYXY, pixels of the original image) and ``scores``."""
         super().process(inputs, [{"instances": _as_objects(output["instances"])} for output in outputs])
 
 
-_OBJECT_ID = 1
+def gather_by_image(values: dict[Any, Any]) -> dict[Any, Any]:
+    """What all processes know of their images, in the main process; an image that several saw is there once.
+
+    Args:
+        values: by image id.
+    """
+    comm.synchronize()
+    gathered = comm.gather(values, dst=0)
+    return dict(chain.from_iterable(part.items() for part in gathered))
 
 
 def _as_objects(instances: Instances) -> Instances:
@@ -85,24 +290,54 @@ def _as_objects(instances: Instances) -> Instances:
     )
 
 
-def _merge_categories(coco: COCO) -> None:
-    coco.dataset["categories"] = [{"id": _OBJECT_ID, "name": "object"}]
-    for annotation in coco.dataset.get("annotations", []):
-        annotation["category_id"] = _OBJECT_ID
-    coco.createIndex()
+def _as_one_class(truth: CocoTruth) -> CocoTruth:
+    content = {**truth.coco.dataset, "categories": [{"id": _OBJECT_ID, "name": "object"}]}
+    if truth.has_annotations:
+        content["annotations"] = [{**a, "category_id": _OBJECT_ID} for a in content["annotations"]]
+    return CocoTruth(_indexed(content), [_OBJECT_ID], ["object"])
 
 
-def _evaluate_no_detections(coco_gt: COCO, iou_type: str) -> COCOeval:
-    # COCO.loadRes fails on an empty list, so the index of no detections is built here.
-    detections = COCO()
-    detections.dataset = {
-        "images": coco_gt.dataset["images"],
-        "categories": coco_gt.dataset["categories"],
-        "annotations": [],
-    }
-    detections.createIndex()
-    coco_eval = COCOeval(coco_gt, detections, iou_type)
-    coco_eval.evaluate()
-    coco_eval.accumulate()
-    coco_eval.summarize()
-    return coco_eval
+def _id_of(item: dict) -> int:
+    return item["id"]
+
+
+def _indexed(content: dict) -> COCO:
+    coco = COCO()
+    coco.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
+
+
+def _indexed_detections(truth: CocoTruth, detections: Sequence[Detection], task: str) -> COCO:
+    kept = ("image_id", "category_id", "score", _TASK_KEYS[task])
+    # pycocotools adds keys of its own, which must not get into the caller's.
+    copies = [{key: detection[key] for key in kept} for detection in detections]
+    if copies:
+        return truth.coco.loadRes(copies)
+    # COCO.loadRes fails on an empty list.
+    return _indexed({**truth.coco.dataset, "annotations": []})
+
+
+def _mean_percent(precision: NDArray[np.float64]) -> float:
+    """100 times the mean of an array of any shape without its -1, "no true object"; NaN if it has nothing else."""
+    known = precision[precision > -1]
+    return float(100 * known.mean()) if known.size else float("nan")
+
+
+def _check_limit(max_detections: int) -> None:
+    if max_detections < 1:
+        raise ValueError(
+            f"The largest number of detections per image is {max_detections}. Set TEST.DETECTIONS_PER_IMAGE to at "
+            "least 1."
+        )
+
+
+def _warn_about_limit(detections: Sequence[Detection], max_detections: int) -> None:
+    counts = Counter((detection["image_id"], detection["category_id"]) for detection in detections)
+    crowded = {image_id for (image_id, _), count in counts.items() if count > max_detections}
+    if crowded:
+        logger.warning(
+            f"{len(crowded)} image(s) have more than {max_detections} predictions of a class; those of the lowest "
+            "scores are not evaluated. Raise TEST.DETECTIONS_PER_IMAGE to evaluate them."
+        )

@@ -45,8 +45,8 @@ class PerImageEvaluator(DatasetEvaluator, Generic[Scores]):
         self._dataset_name = dataset_name
         self._output_dir = output_dir
         self._distributed = distributed
-        self._records = _records_by_id(dataset_name)
-        self._has_truth = _has_annotations(dataset_name, self._records)
+        self._records = records_by_id(dataset_name)
+        self._has_truth = has_annotations(dataset_name, self._records)
         if not self._has_truth:
             self._logger.warning(
                 f"Data set '{dataset_name}' has no annotations: there will be no '{self.task}' results for it."
@@ -85,7 +85,7 @@ class PerImageEvaluator(DatasetEvaluator, Generic[Scores]):
                     f"'{self._dataset_name}': evaluate with the data set that the data loader was built for."
                 )
             record = self._records[image_id]
-            self._scores[image_id] = self.score(record, _checked_instances(record, output))
+            self._scores[image_id] = self.score(record, checked_instances(record, output))
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
         """``{task: {metric: value}}`` in the main process, empty in the others and without annotations.
@@ -139,7 +139,7 @@ class PerImageEvaluator(DatasetEvaluator, Generic[Scores]):
             writer.writerows(rows)
 
 
-def _records_by_id(dataset_name: str) -> dict[Any, Record]:
+def records_by_id(dataset_name: str) -> dict[Any, Record]:
     records: dict[Any, Record] = {}
     for record in DatasetCatalog.get(dataset_name):
         previous = records.setdefault(record["image_id"], record)
@@ -151,7 +151,7 @@ def _records_by_id(dataset_name: str) -> dict[Any, Record]:
     return records
 
 
-def _has_annotations(dataset_name: str, records: Mapping[Any, Record]) -> bool:
+def has_annotations(dataset_name: str, records: Mapping[Any, Record]) -> bool:
     """Whether there is truth to evaluate against; a record without objects has an empty list of annotations."""
     unlabelled = [record["file_name"] for record in records.values() if "annotations" not in record]
     if unlabelled and len(unlabelled) < len(records):
@@ -162,7 +162,7 @@ def _has_annotations(dataset_name: str, records: Mapping[Any, Record]) -> bool:
     return not unlabelled
 
 
-def _checked_instances(record: Record, output: Mapping[str, Any]) -> Instances:
+def checked_instances(record: Record, output: Mapping[str, Any]) -> Instances:
     if "instances" not in output:
         raise ValueError(f"The model's output for '{record['file_name']}' has no 'instances', only {sorted(output)}.")
     instances = output["instances"].to("cpu")

@@ -13,7 +13,7 @@ from detectron2.data.datasets.coco import convert_to_coco_json
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.structures import Boxes, BoxMode, Instances
 
-from rec_attend_d2.evaluation import BoxCountingEvaluator, build_evaluator
+from rec_attend_d2.evaluation import BoxCountingEvaluator, build, build_evaluator
 
 NAME = "tiny_build"
 SIZE = (40, 50)
@@ -196,6 +196,12 @@ class TestChoice:
                 build_evaluator(cfg, "tiny_typeless")
         finally:
             MetadataCatalog.pop("tiny_typeless", None)
+
+    def test_a_builder_of_ones_own_gets_the_config(self, cfg, records, tmp_path, monkeypatch):
+        calls = []
+        monkeypatch.setitem(build.DATASET_EVALUATORS, "coco", lambda *arguments: calls.append(arguments) or [])
+        build_evaluator(cfg, NAME)
+        assert calls == [(cfg, NAME, str(tmp_path / "inference" / NAME))]
 
     @pytest.mark.parametrize("architecture", ["RecAttend", "RecAttendBoxProposer"])
     def test_catalogs_and_config_stay_as_they_were(self, cfg, records, architecture):

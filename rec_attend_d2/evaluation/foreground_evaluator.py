@@ -1,0 +1,233 @@
+"""How good stage A's foreground and angle maps are (paper, section 3.1, A).
+
+Shapes: `h, w` original image size in pixels; `K` foreground channels; `A` angle bins; `L` labels: background and object
+for K = 1, otherwise the K classes.
+"""
+
+import json
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.data import transforms as T
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from numpy.typing import NDArray
+from tabulate import tabulate
+from torch import Tensor
+
+from ..data.instances import build_targets
+from ..data.map_targets import MapTargets
+from .coco_evaluator import gather_by_image
+from .per_image_evaluator import has_annotations, records_by_id
+
+logger = logging.getLogger(__name__)
+
+BACKGROUND = "background"
+_FOREGROUND_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class MapCounts:
+    """Pixels of one image.
+
+    Attributes:
+        confusion: int64 [L, L], pixels of each true label (rows) and predicted label (columns).
+        angles: pixels of instances whose true angle is known.
+        right_angles: those of them whose most probable angle bin is right.
+    """
+
+    confusion: NDArray[np.int64]
+    angles: int
+    right_angles: int
+
+
+class ForegroundEvaluator(DatasetEvaluator):
+    """Compares ``sem_seg`` and ``angle_map`` with maps made of the data set's annotations, at the original size.
+
+    The true maps are those that stage A learns from: crowd regions belong to the foreground and have no angle; pixels
+    of a ``void`` region do not count; images outlined ``coarse`` have no angles. Only numbers of pixels are kept and
+    sent between processes, never maps. Results, all in [0, 1], under the key ``foreground``:
+
+    * ``IoU``: of the foreground (K = 1, probability above 0.5), over all pixels of the data set.
+    * ``IoU-<class>`` and their mean ``mIoU`` (K > 1, most probable class), the background among the classes. A class
+      that has no pixel on either side is NaN and does not enter the mean.
+    * ``angle_accuracy`` (A > 0): share of the instances' pixels whose most probable angle bin is right; where instances
+      overlap, the bin of any of them is.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        foreground_classes: int,
+        angle_bins: int,
+        output_dir: str | None = None,
+        distributed: bool = True,
+    ) -> None:
+        """
+        Args:
+            dataset_name: a name of Detectron2's DatasetCatalog.
+            foreground_classes: K.
+            angle_bins: A; 0 = the model has no angle map.
+            output_dir: folder ``foreground_results.json`` is written to; None: no file.
+            distributed: gather the counts of all processes.
+
+        Raises:
+            ValueError: K fits neither a foreground nor the data set's classes.
+        """
+        self._dataset_name = dataset_name
+        self._output_dir = output_dir
+        self._distributed = distributed
+        self._channels = {"sem_seg": foreground_classes, "angle_map": angle_bins}
+        self._truth = MapTargets(foreground_classes, angle_bins, coarse_weight=1.0)
+        self._records = records_by_id(dataset_name)
+        self._class_names = _class_names(dataset_name, foreground_classes)
+        self._has_truth = has_annotations(dataset_name, self._records)
+        if not self._has_truth:
+            logger.warning(f"Data set '{dataset_name}' has no annotations: there will be no 'foreground' results.")
+        self._counts: dict[Any, MapCounts] = {}
+
+    def reset(self) -> None:
+        self._counts = {}
+
+    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Count a batch's pixels.
+
+        Args:
+            inputs: dicts with ``image_id``.
+            outputs: dicts with ``sem_seg`` [K, h, w] and, for A > 0, ``angle_map`` [A, h, w], probabilities.
+
+        Raises:
+            ValueError: an image is not in the data set, or a map is missing or of another shape.
+        """
+        if not self._has_truth:
+            return
+        for input_, output in zip(inputs, outputs, strict=True):
+            image_id = input_["image_id"]
+            if image_id not in self._records:
+                raise ValueError(
+                    f"Image '{input_.get('file_name', image_id)}' (image_id {image_id!r}) is not in data set "
+                    f"'{self._dataset_name}': evaluate with the data set that the data loader was built for."
+                )
+            record = self._records[image_id]
+            self._check_shapes(record, output)
+            self._counts[image_id] = self._count(record, output)
+
+    def evaluate(self) -> OrderedDict[str, dict[str, float]]:
+        """``{"foreground": metrics}`` in the main process, empty in the others and without annotations.
+
+        An image that several processes saw counts once.
+
+        Raises:
+            ValueError: images of the data set have not been processed.
+        """
+        counts = self._counts
+        if self._distributed:
+            counts = gather_by_image(counts)
+            if not comm.is_main_process():
+                return OrderedDict()
+        if not self._has_truth:
+            return OrderedDict()
+        missing = [str(record["file_name"]) for id_, record in self._records.items() if id_ not in counts]
+        if missing or not counts:
+            raise ValueError(
+                f"{len(missing)} of {len(self._records)} images of data set '{self._dataset_name}' were not processed, "
+                f"first: {missing[:5]}. Run the model on the whole data set."
+            )
+        results = summarize_maps(list(counts.values()), self._class_names, bool(self._channels["angle_map"]))
+        table = tabulate(results.items(), headers=["metric", "value"], tablefmt="pipe", floatfmt=".4f")
+        logger.info(f"Evaluation results of '{self._dataset_name}' for foreground:\n{table}")
+        if self._output_dir is not None:
+            PathManager.mkdirs(self._output_dir)
+            with PathManager.open(os.path.join(self._output_dir, "foreground_results.json"), "w") as file:
+                json.dump({"dataset": self._dataset_name, "foreground": results}, file, indent=2)
+        return OrderedDict({"foreground": results})
+
+    def _check_shapes(self, record: dict, output: Mapping[str, Any]) -> None:
+        for key, channels in self._channels.items():
+            expected = (channels, record["height"], record["width"])
+            found = tuple(output[key].shape) if key in output else None
+            if channels and found != expected:
+                raise ValueError(
+                    f"The model's output for '{record['file_name']}' has a '{key}' of shape {found}, but the data set "
+                    f"and MODEL.REC_ATTEND.PREPROCESSOR need {expected} (channels, height and width of the image)."
+                )
+
+    def _count(self, record: dict, output: Mapping[str, Tensor]) -> MapCounts:
+        size = (record["height"], record["width"])
+        unmoved = T.NoOpTransform()
+        targets = build_targets(record["annotations"], size, unmoved, size, record["file_name"])
+        maps = {key: value.numpy() for key, value in self._truth(record, targets, size, unmoved).items()}
+        known = maps["foreground_weight"] > 0
+        # A single map has two labels too.
+        labels = max(2, self._channels["sem_seg"])
+        confusion = count_confusion(hard_labels(output["sem_seg"]), hard_labels(maps["foreground"]), known, labels)
+        if not self._channels["angle_map"]:
+            return MapCounts(confusion, 0, 0)
+        predicted = output["angle_map"].argmax(0).cpu().numpy()
+        with_angle = known & maps["angle_map"].any(axis=0)
+        right = np.take_along_axis(maps["angle_map"], predicted[None], axis=0)[0] > 0
+        return MapCounts(confusion, int(with_angle.sum()), int((right & with_angle).sum()))
+
+
+def hard_labels(maps: Tensor | NDArray) -> NDArray[np.int64]:
+    """Labels [h, w] of probabilities or one-hot ``maps`` [K, h, w]: foreground above 0.5, or the largest class."""
+    labels = maps[0] > _FOREGROUND_THRESHOLD if len(maps) == 1 else maps.argmax(0)
+    return np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels).astype(np.int64)
+
+
+def count_confusion(
+    predicted: NDArray[np.int64], truth: NDArray[np.int64], known: NDArray[np.bool_], labels: int
+) -> NDArray[np.int64]:
+    """Pixels of each true label (rows) and predicted label (columns), [L, L].
+
+    Args:
+        predicted, truth: [h, w], 0 to ``labels`` - 1.
+        known: [h, w], pixels that count.
+        labels: L.
+    """
+    pairs = truth[known] * labels + predicted[known]
+    return np.bincount(pairs, minlength=labels**2).reshape(labels, labels)
+
+
+def summarize_maps(counts: Sequence[MapCounts], class_names: Sequence[str], has_angles: bool) -> dict[str, float]:
+    """The metrics of a data set, see :class:`ForegroundEvaluator`.
+
+    Args:
+        counts: of at least one image.
+        class_names: of the K classes; empty for K = 1.
+        has_angles: whether the model has an angle map.
+    """
+    confusion = np.sum([image.confusion for image in counts], axis=0)
+    both = confusion.diagonal()
+    either = confusion.sum(0) + confusion.sum(1) - both
+    iou = [float(b / e) if e else float("nan") for b, e in zip(both, either, strict=True)]
+    if class_names:
+        results = {"mIoU": float(np.nanmean(iou))}
+        results.update({f"IoU-{name}": value for name, value in zip(class_names, iou, strict=True)})
+    else:
+        results = {"IoU": iou[1]}
+    if has_angles:
+        angles = sum(image.angles for image in counts)
+        right = sum(image.right_angles for image in counts)
+        results["angle_accuracy"] = right / angles if angles else float("nan")
+    return results
+
+
+def _class_names(dataset_name: str, foreground_classes: int) -> list[str]:
+    """Names of the K classes, none for K = 1; a ValueError if the data set has another number of them."""
+    if foreground_classes == 1:
+        return []
+    things = MetadataCatalog.get(dataset_name).get("thing_classes") or []
+    if len(things) + 1 != foreground_classes:
+        raise ValueError(
+            f"MODEL.REC_ATTEND.PREPROCESSOR.FOREGROUND_CLASSES is {foreground_classes}, but data set '{dataset_name}' "
+            f"has {len(things)} classes ({', '.join(things)}). Set it to 1, or to their number + 1 for the background."
+        )
+    return [BACKGROUND, *things]
