@@ -14,8 +14,10 @@ from rec_attend_d2.data import register_datasets
 
 PACKAGE = Path(rec_attend_d2.__file__).parent
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-# ablation.yaml is no config but a list of runs for tools/run_ablation.py.
-YAMLS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.name != "ablation.yaml")
+# ablation.yaml is a list of runs for tools/run_ablation.py, Quick-*.yaml are second bases: neither is a whole config.
+YAMLS = sorted(
+    path for path in CONFIGS.rglob("*.yaml") if path.name != "ablation.yaml" and not path.name.startswith("Quick-")
+)
 
 
 def leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
