@@ -120,6 +120,8 @@ def _add_preprocessor_config(node: CN) -> None:
     node.PREPROCESSOR.DECONV_SKIPS = []
     # Preprocessors that predict maps do not learn in stages B and C (stage A needs False).
     node.PREPROCESSOR.FREEZE = True
+    # Folder in which a frozen one keeps its maps, so that they are computed once per network input; empty = none.
+    node.PREPROCESSOR.CACHE_DIR = ""
 
 
 def _add_parts_config(node: CN) -> None:
@@ -296,5 +298,11 @@ def _add_test_config(node: CN) -> None:
     node.TEST.DILATION = 0
     # Remove pixels that the foreground map calls background (foreground <= 0.3, or P(background) > 0.7).
     node.TEST.USE_FOREGROUND = False
+    # Folder with a semantic segmentation made elsewhere, used instead of the preprocessor's maps for the instances'
+    # classes (and for USE_FOREGROUND): one PNG per image, of its size and name, or with a further ending "_...".
+    node.TEST.SEM_SEG_DIR = ""
+    # Pixel value of each class in these files; all others are background. Cityscapes' label ids: [24, 25, 26, 27, 28,
+    # 31, 32, 33].
+    node.TEST.SEM_SEG_VALUES = []
     # Remove instances of at most this many pixels.
     node.TEST.MIN_AREA = 0

@@ -3,6 +3,8 @@
 Shapes: `B` images, `K` foreground channels, `A` angle bins, `H, W` network input.
 """
 
+from typing import Any
+
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import Backbone, build_backbone, build_sem_seg_head
 from torch import Tensor, nn
@@ -17,14 +19,14 @@ class BackboneFCN(LearnedMaps):
     """MODEL.BACKBONE and MODEL.SEM_SEG_HEAD (a head with ``layers``, as SemSegFPNHead) with ``K + A`` channels."""
 
     @configurable
-    def __init__(self, *, backbone: Backbone, head: nn.Module, foreground_classes: int, angle_bins: int):
+    def __init__(self, *, backbone: Backbone, head: nn.Module, **maps_arguments: Any):
         """
         Args:
             backbone: gives named maps of images [B, 3, H, W].
             head: its ``layers`` turn them into ``K + A`` channels at a fraction of the image's size.
-            foreground_classes, angle_bins: see :class:`.learned_maps.LearnedMaps`.
+            maps_arguments: of :class:`.learned_maps.LearnedMaps`.
         """
-        super().__init__(foreground_classes=foreground_classes, angle_bins=angle_bins)
+        super().__init__(**maps_arguments)
         self.backbone = backbone
         self.head = head
 
@@ -40,7 +42,7 @@ class BackboneFCN(LearnedMaps):
             )
         with_channels = cfg.clone()
         with_channels.defrost()
-        with_channels.MODEL.SEM_SEG_HEAD.NUM_CLASSES = sum(arguments.values())
+        with_channels.MODEL.SEM_SEG_HEAD.NUM_CLASSES = arguments["foreground_classes"] + arguments["angle_bins"]
         head = build_sem_seg_head(with_channels, backbone.output_shape())
         if not hasattr(head, "layers"):
             raise ValueError(

@@ -86,9 +86,8 @@ class RecAttendBoxProposer(RecurrentModel):
             box_maps=stacked.box_map,
         )
 
-    def _instances(
-        self, sequence: BoxSequence, index: int, extra: ExtraMaps, original_size: tuple[int, int]
-    ) -> Instances:
+    def _instances(self, sequence: BoxSequence, index: int, extra: ExtraMaps, entry: dict) -> Instances:
+        original_size = self.original_size(entry)
         keep = sequence.scores[index] >= self.score_threshold
         # The proposer learns padded boxes; an object's own box is what a user of the instances expects.
         tight = unpadded_boxes(sequence.proposals.boxes, self.padding_ratio, self.padding_pixels)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
 from operator import mul
+from typing import Any
 
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, cat, nn
@@ -73,10 +74,9 @@ class ForegroundFCN(LearnedMaps):
         deconv_channels: Sequence[int],
         deconv_strides: Sequence[int],
         deconv_skips: Sequence[int],
-        foreground_classes: int,
-        angle_bins: int,
         norm: str,
         initializer: str,
+        **maps_arguments: Any,
     ):
         """
         Args:
@@ -84,11 +84,11 @@ class ForegroundFCN(LearnedMaps):
             deconv_channels, deconv_strides: deconv layers, without the last one.
             deconv_skips: what each deconv layer, the last included, sees besides its predecessor's output: -1 nothing,
                 0 the image, i the output of the i-th conv layer.
-            foreground_classes, angle_bins: see :class:`.learned_maps.LearnedMaps`.
             norm: name in STEP_NORM_REGISTRY.
             initializer: name in INITIALIZER_REGISTRY.
+            maps_arguments: of :class:`.learned_maps.LearnedMaps`.
         """
-        super().__init__(foreground_classes=foreground_classes, angle_bins=angle_bins)
+        super().__init__(**maps_arguments)
         # An image passes once: one set of statistics.
         make_norm = partial(look_up(STEP_NORM_REGISTRY, norm, "MODEL.REC_ATTEND.NORM"), time_steps=1)
         self.deconv_skips = list(deconv_skips)
@@ -100,7 +100,9 @@ class ForegroundFCN(LearnedMaps):
             DeconvLayer(i, o, stride, make_norm)
             for i, o, stride in zip(inputs[:-1], deconv_channels, deconv_strides, strict=True)
         ]
-        self.deconv = nn.ModuleList([*layers, PlainDeconvLayer(inputs[-1], foreground_classes + angle_bins, 1)])
+        self.deconv = nn.ModuleList(
+            [*layers, PlainDeconvLayer(inputs[-1], self.foreground_classes + self.angle_bins, 1)]
+        )
         initialize(self, initializer)
 
     @classmethod

@@ -107,10 +107,11 @@ class StrongestInstance:
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         node = cfg.MODEL.REC_ATTEND.TEST
-        if node.USE_FOREGROUND and cfg.MODEL.REC_ATTEND.PREPROCESSOR.FOREGROUND_CLASSES == 0:
+        has_foreground = cfg.MODEL.REC_ATTEND.PREPROCESSOR.FOREGROUND_CLASSES > 0 or node.SEM_SEG_DIR
+        if node.USE_FOREGROUND and not has_foreground:
             raise ValueError(
                 "MODEL.REC_ATTEND.TEST.USE_FOREGROUND needs a foreground map, but "
-                "MODEL.REC_ATTEND.PREPROCESSOR.FOREGROUND_CLASSES is 0."
+                "MODEL.REC_ATTEND.PREPROCESSOR.FOREGROUND_CLASSES is 0 and TEST.SEM_SEG_DIR is empty."
             )
         return {
             "score_threshold": node.SCORE_THRESHOLD,
@@ -148,7 +149,7 @@ class StrongestInstance:
         Args:
             masks: [T, H, W] soft masks in [0, 1].
             scores: [T] in [0, 1].
-            foreground: [K, H, W] probabilities or None.
+            foreground: [K, ., .] probabilities, of the input's or the original size, or None.
             original_size: (h0, w0), pixels.
             class_probabilities: [T, classes] of the steps; without them the class comes from the foreground map.
 

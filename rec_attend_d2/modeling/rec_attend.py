@@ -19,6 +19,7 @@ from .postprocessing import build_postprocessor
 from .recurrent_model import RecurrentModel
 from .scheduled_sampling import OwnPredictions, ScheduledSampling, StepFeeder
 from .segmentation_head import build_segmentation_head
+from .semantic_files import SemanticFiles, build_semantic_files
 from .step_criterion import StepCriterion
 from .step_types import BoxSequence, ExtraMaps, MaskSequence, MaskStep, stack_steps
 from .stop_scorer import build_stop_scorer
@@ -68,6 +69,7 @@ class RecAttend(RecurrentModel):
         stop_scorer: nn.Module,
         class_scorer: ClassScorer | None,
         postprocessor,
+        semantic_files: SemanticFiles | None,
         mask_inputs: list[str],
         training_mode: Any,
         stop_early: bool,
@@ -79,6 +81,7 @@ class RecAttend(RecurrentModel):
         Args:
             segmentation_head, stop_scorer, postprocessor: the parts.
             class_scorer: gives objects their class; None where there is one kind, or semantic maps tell.
+            semantic_files: a semantic segmentation made elsewhere; None = the preprocessor's, if it makes one.
             mask_inputs: maps that the patch is cut from.
             training_mode: how training goes through the steps.
             stop_early: at inference stop at the first score below ``stop_threshold`` instead of running all steps.
@@ -90,6 +93,7 @@ class RecAttend(RecurrentModel):
         self.stop_scorer = stop_scorer
         self.class_scorer = class_scorer
         self.postprocessor = postprocessor
+        self.semantic_files = semantic_files
         self.mask_inputs = mask_inputs
         self.training_mode = training_mode
         self.stop_early = stop_early
@@ -113,6 +117,7 @@ class RecAttend(RecurrentModel):
             "stop_scorer": build_stop_scorer(cfg, hidden_dim, segmentation_head.feature_shape),
             "class_scorer": build_class_scorer(cfg, segmentation_head.feature_shape),
             "postprocessor": build_postprocessor(cfg),
+            "semantic_files": build_semantic_files(cfg),
             "mask_inputs": list(node.SEGMENTATION_HEAD.INPUTS),
             "stop_early": node.TEST.STOP_EARLY,
             "stop_threshold": node.TEST.SCORE_THRESHOLD,
@@ -220,10 +225,14 @@ class RecAttend(RecurrentModel):
                 break
         return self._sequence(steps)
 
-    def _instances(
-        self, sequence: BoxSequence, index: int, extra: ExtraMaps, original_size: tuple[int, int]
-    ) -> Instances:
+    def _foreground(self, extra: ExtraMaps, index: int, entry: dict) -> Tensor | None:
+        """Foreground or semantic maps [K, ., .] of image ``index``: those given as files, else the preprocessor's."""
+        if self.semantic_files is not None:
+            return self.semantic_files.read(entry["file_name"], self.original_size(entry))
+        return None if extra.foreground is None else extra.foreground[index]
+
+    def _instances(self, sequence: BoxSequence, index: int, extra: ExtraMaps, entry: dict) -> Instances:
         assert isinstance(sequence, MaskSequence)
-        foreground = None if extra.foreground is None else extra.foreground[index]
+        original_size, foreground = self.original_size(entry), self._foreground(extra, index, entry)
         classes = None if sequence.class_probabilities is None else sequence.class_probabilities[index]
         return self.postprocessor(sequence.masks[index], sequence.scores[index], foreground, original_size, classes)

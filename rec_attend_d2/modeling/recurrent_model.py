@@ -123,10 +123,8 @@ class RecurrentModel(ImageModel, ABC):
         return self.unroll(images, self.preprocessor(images, batched_inputs))
 
     @abstractmethod
-    def _instances(
-        self, sequence: BoxSequence, index: int, extra: ExtraMaps, original_size: tuple[int, int]
-    ) -> Instances:
-        """Instances of image ``index`` at its original size (height, width)."""
+    def _instances(self, sequence: BoxSequence, index: int, extra: ExtraMaps, entry: dict) -> Instances:
+        """Instances of image ``index`` of the batch, whose dataset dict is ``entry``, at its original size."""
 
     def _infer(self, images: Tensor, extra: ExtraMaps) -> BoxSequence:
         return self.unroll(images, extra)
@@ -151,8 +149,7 @@ class RecurrentModel(ImageModel, ABC):
         extra = self.preprocessor(images, batched_inputs)
         if not self.training:
             sequence = self._infer(images, extra)
-            sizes = [self.original_size(entry) for entry in batched_inputs]
-            return [{"instances": self._instances(sequence, i, extra, size)} for i, size in enumerate(sizes)]
+            return [{"instances": self._instances(sequence, i, extra, e)} for i, e in enumerate(batched_inputs)]
         targets = self.extract_targets(batched_inputs)
         losses, statistics = self._train(batched_inputs, images, extra, targets)
         self._log_statistics(statistics)
