@@ -6,12 +6,13 @@ import math
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from detectron2.data import DatasetCatalog
 
+from rec_attend_d2.data import register_datasets
 from rec_attend_d2.data.datasets import register_builtin_datasets
 from rec_attend_d2.data.miniature.cityscapes import write_cityscapes
 from rec_attend_d2.data.miniature.coco import write_coco
@@ -53,8 +54,9 @@ def miniature_root(tmp_path_factory) -> Iterator[Path]:
     register_builtin_datasets()
 
 
-def train(config: Path, folder: Path, weights: Path | None = None) -> dict:
-    cfg = load_config(str(config), ["OUTPUT_DIR", str(folder), "MODEL.WEIGHTS", str(weights or "")])
+def train(config: Path, folder: Path, weights: Path | None = None, options: Sequence[str] = ()) -> dict:
+    cfg = load_config(str(config), ["OUTPUT_DIR", str(folder), "MODEL.WEIGHTS", str(weights or ""), *options])
+    register_datasets(cfg)
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(cfg.dump())
     trainer = Trainer(cfg)
@@ -94,6 +96,19 @@ def test_the_stages_run_and_are_scored(trained, recipe: str):
 def test_the_fast_recipe_runs(miniature_root, tmp_path, recipe: str):
     results = train(QUICK / recipe / "fast.yaml", tmp_path / "fast")
     assert set(results) == FULL_RESULTS[recipe]
+
+
+def test_own_data_of_several_categories_is_scored_by_category(miniature_root, tmp_path):
+    coco = miniature_root / "coco"
+    entry = ["own_objects", str(coco / "annotations" / "instances_val2017.json"), str(coco / "val2017")]
+    categories = [category["name"] for category in json.loads(Path(entry[1]).read_text())["categories"]]
+    names = ["DATASETS.TRAIN", "('own_objects',)", "DATASETS.TEST", "('own_objects',)"]
+    options = ["DATASETS.COCO_FILES", str([entry]), *names, "MODEL.REC_ATTEND.NUM_CLASSES", str(len(categories))]
+    folder = tmp_path / "own"
+    results = train(QUICK / "fast.yaml", folder, options=options)
+    assert {f"AP-{name}" for name in categories} <= set(results["segm"])
+    entries = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    assert any(entry.get("loss_class", 0) > 0 for entry in entries)
 
 
 @pytest.fixture

@@ -161,7 +161,8 @@ def test_all_variants_of_nuclei_have_the_same_budget(tool):
         # An iteration of all steps takes five times as long as one of single steps.
         cost = 5 if cfg.MODEL.REC_ATTEND.TRAINING.MODE == "SequentialSteps" else 1
         solver = cfg.SOLVER
-        budgets.add((cost * solver.MAX_ITER, solver.IMS_PER_BATCH, solver.BASE_LR, cfg.TEST.EVAL_PERIOD, cfg.SEED))
+        images = cost * solver.MAX_ITER * solver.IMS_PER_BATCH
+        budgets.add((images, solver.BASE_LR, cfg.TEST.EVAL_PERIOD, cfg.SEED))
     assert len(budgets) == 1
 
 
