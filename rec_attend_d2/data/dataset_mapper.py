@@ -16,7 +16,7 @@ from ..modeling.training_modes import trains_whole_sequences
 from .augmentation import build_augmentations, build_resize
 from .image_io import check_percentiles, read_image
 from .instances import InstanceTargets, build_targets
-from .map_targets import MapTargets
+from .map_targets import MapTargetGenerator
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class RecAttendDatasetMapper:
     * ``image``: uint8 [3, h, w], BGR.
     * ``instances``, if the dict has annotations: Instances at network size, largest area first, at most
       ``time_steps``: ``gt_masks`` (BitMasks), ``gt_classes``, ``gt_boxes`` (tight, XYXY absolute).
-    * ``angle_map``, ``foreground`` and ``foreground_weight``, if asked for: see :class:`.map_targets.MapTargets`.
+    * ``angle_map``, ``foreground`` and ``foreground_weight``, if asked for: see :class:`.map_targets.MapTargetGenerator`.
 
     Attributes:
         cut_instances: objects left out so far because their image has more than ``time_steps``. Each worker process
@@ -44,7 +44,7 @@ class RecAttendDatasetMapper:
         augmentations: Sequence[T.Augmentation],
         time_steps: int,
         contrast_percentiles: Sequence[float] = (),
-        map_targets: MapTargets | None = None,
+        map_targets: MapTargetGenerator | None = None,
     ):
         """
         Args:
@@ -65,7 +65,9 @@ class RecAttendDatasetMapper:
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
         node = cfg.MODEL.REC_ATTEND
-        maps = MapTargets(node.PREPROCESSOR.FOREGROUND_CLASSES, node.PREPROCESSOR.ANGLE_BINS, cfg.INPUT.COARSE_WEIGHT)
+        maps = MapTargetGenerator(
+            node.PREPROCESSOR.FOREGROUND_CLASSES, node.PREPROCESSOR.ANGLE_BINS, cfg.INPUT.COARSE_WEIGHT
+        )
         return {
             "augmentations": build_augmentations(cfg) if is_train else [build_resize(cfg)],
             # Single steps are trained with all objects of an image; a sequence has room for so many.

@@ -17,7 +17,7 @@ from .segmentation import annotation_mask
 
 
 @dataclass(frozen=True)
-class MapTargets:
+class MapTargetGenerator:
     """Makes the maps that a preprocessor learns, or that take its place.
 
     Attributes:

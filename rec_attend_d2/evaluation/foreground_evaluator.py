@@ -23,7 +23,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from ..data.instances import build_targets
-from ..data.map_targets import MapTargets
+from ..data.map_targets import MapTargetGenerator
 from .coco_evaluator import gather_by_image
 from .per_image_evaluator import has_annotations, records_by_id
 
@@ -85,7 +85,7 @@ class ForegroundEvaluator(DatasetEvaluator):
         self._output_dir = output_dir
         self._distributed = distributed
         self._channels = {"sem_seg": foreground_classes, "angle_map": angle_bins}
-        self._truth = MapTargets(foreground_classes, angle_bins, coarse_weight=1.0)
+        self._truth = MapTargetGenerator(foreground_classes, angle_bins, coarse_weight=1.0)
         self._records = records_by_id(dataset_name)
         self._class_names = _class_names(dataset_name, foreground_classes)
         self._has_truth = has_annotations(dataset_name, self._records)
