@@ -29,7 +29,8 @@ class RecAttendDatasetMapper:
     * ``image``: uint8 [3, h, w], BGR.
     * ``instances``, if the dict has annotations: Instances at network size, largest area first, at most
       ``time_steps``: ``gt_masks`` (BitMasks), ``gt_classes``, ``gt_boxes`` (tight, XYXY absolute).
-    * ``angle_map``, ``foreground`` and ``foreground_weight``, if asked for: see :class:`.map_targets.MapTargetGenerator`.
+    * ``angle_map``, ``foreground`` and ``foreground_weight``, if asked for: see
+      :class:`.map_targets.MapTargetGenerator`.
 
     Attributes:
         cut_instances: objects left out so far because their image has more than ``time_steps``. Each worker process
