@@ -29,6 +29,7 @@ from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
 from ..data.datasets.coco_files import keep_categories
+from .per_image_evaluator import gather_by_image
 
 logger = logging.getLogger(__name__)
 
@@ -268,17 +269,6 @@ class ClassAgnosticBoxEvaluator(AveragePrecisionEvaluator):
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Takes Instances with ``pred_boxes`` (XYXY, pixels of the original image) and ``scores``."""
         super().process(inputs, [{"instances": _as_objects(output["instances"])} for output in outputs])
-
-
-def gather_by_image(values: dict[Any, Any]) -> dict[Any, Any]:
-    """What all processes know of their images, in the main process; an image that several saw is there once.
-
-    Args:
-        values: by image id.
-    """
-    comm.synchronize()
-    gathered = comm.gather(values, dst=0)
-    return dict(chain.from_iterable(part.items() for part in gathered))
 
 
 def _as_objects(instances: Instances) -> Instances:

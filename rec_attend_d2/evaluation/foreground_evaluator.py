@@ -4,10 +4,6 @@ Shapes: `h, w` original image size in pixels; `K` foreground channels; `A` angle
 for K = 1, otherwise the K classes.
 """
 
-import json
-import logging
-import os
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,19 +11,12 @@ from typing import Any
 import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
-from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 from numpy.typing import NDArray
-from tabulate import tabulate
 from torch import Tensor
 
 from ..data.instances import build_targets
 from ..data.map_targets import MapTargetGenerator
-from .coco_evaluator import gather_by_image
-from .per_image_evaluator import has_annotations, records_by_id
-
-logger = logging.getLogger(__name__)
+from .per_image_evaluator import Record, RecordEvaluator
 
 BACKGROUND = "background"
 _FOREGROUND_THRESHOLD = 0.5
@@ -48,7 +37,7 @@ class MapCounts:
     right_angles: int
 
 
-class ForegroundEvaluator(DatasetEvaluator):
+class ForegroundEvaluator(RecordEvaluator[MapCounts]):
     """Compares ``sem_seg`` and ``angle_map`` with maps made of the data set's annotations, at the original size.
 
     The true maps are those that stage A learns from: crowd regions belong to the foreground and have no angle; pixels
@@ -61,6 +50,8 @@ class ForegroundEvaluator(DatasetEvaluator):
     * ``angle_accuracy`` (A > 0): share of the instances' pixels whose most probable angle bin is right; where instances
       overlap, the bin of any of them is.
     """
+
+    task = "foreground"
 
     def __init__(
         self,
@@ -81,73 +72,26 @@ class ForegroundEvaluator(DatasetEvaluator):
         Raises:
             ValueError: K fits neither a foreground nor the data set's classes.
         """
-        self._dataset_name = dataset_name
-        self._output_dir = output_dir
-        self._distributed = distributed
+        super().__init__(dataset_name, output_dir, distributed)
         self._channels = {"sem_seg": foreground_classes, "angle_map": angle_bins}
         self._truth = MapTargetGenerator(foreground_classes, angle_bins, coarse_weight=1.0)
-        self._records = records_by_id(dataset_name)
         self._class_names = _class_names(dataset_name, foreground_classes)
-        self._has_truth = has_annotations(dataset_name, self._records)
-        if not self._has_truth:
-            logger.warning(f"Data set '{dataset_name}' has no annotations: there will be no 'foreground' results.")
-        self._counts: dict[Any, MapCounts] = {}
 
-    def reset(self) -> None:
-        self._counts = {}
-
-    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Count a batch's pixels.
+    def score_output(self, record: Record, output: Mapping[str, Any]) -> MapCounts:
+        """Count an image's pixels.
 
         Args:
-            inputs: dicts with ``image_id``.
-            outputs: dicts with ``sem_seg`` [K, h, w] and, for A > 0, ``angle_map`` [A, h, w], probabilities.
+            record: of the data set.
+            output: ``sem_seg`` [K, h, w] and, for A > 0, ``angle_map`` [A, h, w], probabilities.
 
         Raises:
-            ValueError: an image is not in the data set, or a map is missing or of another shape.
+            ValueError: a map is missing or of another shape.
         """
-        if not self._has_truth:
-            return
-        for input_, output in zip(inputs, outputs, strict=True):
-            image_id = input_["image_id"]
-            if image_id not in self._records:
-                raise ValueError(
-                    f"Image '{input_.get('file_name', image_id)}' (image_id {image_id!r}) is not in data set "
-                    f"'{self._dataset_name}': evaluate with the data set that the data loader was built for."
-                )
-            record = self._records[image_id]
-            self._check_shapes(record, output)
-            self._counts[image_id] = self._count(record, output)
+        self._check_shapes(record, output)
+        return self._count(record, output)
 
-    def evaluate(self) -> OrderedDict[str, dict[str, float]]:
-        """``{"foreground": metrics}`` in the main process, empty in the others and without annotations.
-
-        An image that several processes saw counts once.
-
-        Raises:
-            ValueError: images of the data set have not been processed.
-        """
-        counts = self._counts
-        if self._distributed:
-            counts = gather_by_image(counts)
-            if not comm.is_main_process():
-                return OrderedDict()
-        if not self._has_truth:
-            return OrderedDict()
-        missing = [str(record["file_name"]) for id_, record in self._records.items() if id_ not in counts]
-        if missing or not counts:
-            raise ValueError(
-                f"{len(missing)} of {len(self._records)} images of data set '{self._dataset_name}' were not processed, "
-                f"first: {missing[:5]}. Run the model on the whole data set."
-            )
-        results = summarize_maps(list(counts.values()), self._class_names, bool(self._channels["angle_map"]))
-        table = tabulate(results.items(), headers=["metric", "value"], tablefmt="pipe", floatfmt=".4f")
-        logger.info(f"Evaluation results of '{self._dataset_name}' for foreground:\n{table}")
-        if self._output_dir is not None:
-            PathManager.mkdirs(self._output_dir)
-            with PathManager.open(os.path.join(self._output_dir, "foreground_results.json"), "w") as file:
-                json.dump({"dataset": self._dataset_name, "foreground": results}, file, indent=2)
-        return OrderedDict({"foreground": results})
+    def summarize(self, scores: Sequence[MapCounts]) -> dict[str, float]:
+        return summarize_maps(scores, self._class_names, bool(self._channels["angle_map"]))
 
     def _check_shapes(self, record: dict, output: Mapping[str, Any]) -> None:
         for key, channels in self._channels.items():

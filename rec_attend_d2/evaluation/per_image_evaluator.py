@@ -21,11 +21,11 @@ Scores = TypeVar("Scores")  # a frozen dataclass of numbers
 Record = dict[str, Any]  # one image of a data set in Detectron2's standard format
 
 
-class PerImageEvaluator(DatasetEvaluator, Generic[Scores]):
+class RecordEvaluator(DatasetEvaluator, Generic[Scores]):
     """Scores each image against the data set's own annotations as soon as it is processed.
 
-    Only the scores are kept and sent between processes, never masks. Subclasses say how one image is scored and how
-    scores become metrics, and set ``task``: the top-level key of the results, and the stem of the files' names.
+    Only the scores are kept and sent between processes, never masks or maps. Subclasses say how one image is scored and
+    how scores become metrics, and set ``task``: the top-level key of the results, and the stem of the files' names.
     """
 
     task: str
@@ -34,7 +34,7 @@ class PerImageEvaluator(DatasetEvaluator, Generic[Scores]):
         """
         Args:
             dataset_name: a name of Detectron2's DatasetCatalog.
-            output_dir: folder ``<task>_results.json`` and ``<task>_per_image.csv`` are written to; None: no files.
+            output_dir: folder ``<task>_results.json`` is written to; None: no file.
             distributed: gather the scores of all processes; false evaluates what this process has seen.
 
         Raises:
@@ -54,8 +54,8 @@ class PerImageEvaluator(DatasetEvaluator, Generic[Scores]):
         self._scores: dict[Any, Scores] = {}
 
     @abstractmethod
-    def score(self, record: Record, instances: Instances) -> Scores:
-        """Scores of one image: its record in the data set, and the predictions on the CPU at its original size."""
+    def score_output(self, record: Record, output: Mapping[str, Any]) -> Scores:
+        """Scores of one image: its record in the data set, and the model's output for it."""
 
     @abstractmethod
     def summarize(self, scores: Sequence[Scores]) -> dict[str, float]:
@@ -69,11 +69,10 @@ class PerImageEvaluator(DatasetEvaluator, Generic[Scores]):
 
         Args:
             inputs: dicts with ``image_id``, as the data loader gives them.
-            outputs: dicts with ``instances``: Instances at the image's original size.
+            outputs: what :meth:`score_output` takes.
 
         Raises:
-            ValueError: an image is not in the data set, an output has no ``instances``, or their size is not the
-                original one.
+            ValueError: an image is not in the data set, or an output lacks something or is of another size.
         """
         if not self._has_truth:
             return
@@ -84,8 +83,7 @@ class PerImageEvaluator(DatasetEvaluator, Generic[Scores]):
                     f"Image '{input_.get('file_name', image_id)}' (image_id {image_id!r}) is not in data set "
                     f"'{self._dataset_name}': evaluate with the data set that the data loader was built for."
                 )
-            record = self._records[image_id]
-            self._scores[image_id] = self.score(record, checked_instances(record, output))
+            self._scores[image_id] = self.score_output(self._records[image_id], output)
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
         """``{task: {metric: value}}`` in the main process, empty in the others and without annotations.
@@ -95,14 +93,11 @@ class PerImageEvaluator(DatasetEvaluator, Generic[Scores]):
         Raises:
             ValueError: images of the data set have not been processed.
         """
+        scores = self._scores
         if self._distributed:
-            comm.synchronize()
-            gathered = comm.gather(self._scores, dst=0)
+            scores = gather_by_image(scores)
             if not comm.is_main_process():
                 return OrderedDict()
-            scores = dict(chain.from_iterable(part.items() for part in gathered))
-        else:
-            scores = self._scores
         if not self._has_truth:
             return OrderedDict()
         self._check_complete(scores)
@@ -129,6 +124,20 @@ class PerImageEvaluator(DatasetEvaluator, Generic[Scores]):
         PathManager.mkdirs(output_dir)
         with PathManager.open(os.path.join(output_dir, f"{self.task}_results.json"), "w") as file:
             json.dump({"dataset": self._dataset_name, self.task: results}, file, indent=2)
+
+
+class PerImageEvaluator(RecordEvaluator[Scores]):
+    """Scores the ``instances`` of each image, and also writes ``<task>_per_image.csv``."""
+
+    @abstractmethod
+    def score(self, record: Record, instances: Instances) -> Scores:
+        """Scores of one image: its record in the data set, and the predictions on the CPU at its original size."""
+
+    def score_output(self, record: Record, output: Mapping[str, Any]) -> Scores:
+        return self.score(record, checked_instances(record, output))
+
+    def _write(self, output_dir: str, results: dict[str, float], scores: Mapping[Any, Scores]) -> None:
+        super()._write(output_dir, results, scores)
         rows = [
             {"image_id": image_id, "file_name": self._records[image_id]["file_name"], **vars(image_scores)}
             for image_id, image_scores in scores.items()
@@ -139,7 +148,19 @@ class PerImageEvaluator(DatasetEvaluator, Generic[Scores]):
             writer.writerows(rows)
 
 
+def gather_by_image(values: dict[Any, Any]) -> dict[Any, Any]:
+    """What all processes know of their images, in the main process; an image that several saw is there once.
+
+    Args:
+        values: by image id.
+    """
+    comm.synchronize()
+    gathered = comm.gather(values, dst=0)
+    return dict(chain.from_iterable(part.items() for part in gathered))
+
+
 def records_by_id(dataset_name: str) -> dict[Any, Record]:
+    """The images of a data set; a ValueError if two have the same id."""
     records: dict[Any, Record] = {}
     for record in DatasetCatalog.get(dataset_name):
         previous = records.setdefault(record["image_id"], record)
@@ -163,6 +184,7 @@ def has_annotations(dataset_name: str, records: Mapping[Any, Record]) -> bool:
 
 
 def checked_instances(record: Record, output: Mapping[str, Any]) -> Instances:
+    """The ``instances`` of an output, on the CPU; a ValueError if there are none, or of another size than the image."""
     if "instances" not in output:
         raise ValueError(f"The model's output for '{record['file_name']}' has no 'instances', only {sorted(output)}.")
     instances = output["instances"].to("cpu")
