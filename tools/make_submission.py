@@ -27,6 +27,7 @@ from tqdm import tqdm
 from rec_attend_d2.checkpoint import load_weights
 from rec_attend_d2.data import build_test_loader, register_datasets
 from rec_attend_d2.engine import load_config
+from rec_attend_d2.evaluation.label_images import listed
 from rec_attend_d2.evaluation.submission import SUBMISSION_REGISTRY, SubmissionFormat, has_labels
 
 
@@ -50,9 +51,7 @@ def check(form: SubmissionFormat, path: Path, dataset_name: str, max_detections:
     """Print what is wrong with a file and exit, or its scores."""
     problems = form.check(path, dataset_name)
     if problems:
-        listed = "\n".join(f"  {problem}" for problem in problems[:20])
-        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
-        sys.exit(f"make_submission: {path} is not valid for '{dataset_name}':\n{listed}{more}")
+        sys.exit(f"make_submission: {path} is not valid for '{dataset_name}':\n{listed(problems)}")
     print(f"{path} is valid for '{dataset_name}'.")
     if has_labels(dataset_name):
         scores = form.score(path, dataset_name, max_detections)

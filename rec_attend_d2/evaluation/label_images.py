@@ -21,6 +21,8 @@ from .per_image_evaluator import Record
 
 LabelImage = NDArray[np.integer]
 
+_LISTED_PROBLEMS = 20
+
 
 def label_image(masks: Masks, scores: ArrayLike) -> NDArray[np.int32]:
     """Draw instances into one image.
@@ -137,11 +139,16 @@ def name_problems(found: Iterable[str], expected: Iterable[str], where: str) -> 
     ]
 
 
+def listed(problems: Sequence[str]) -> str:
+    """The first ``problems``, a line each, and how many more there are."""
+    more = [f"{len(problems) - _LISTED_PROBLEMS} more."] if len(problems) > _LISTED_PROBLEMS else []
+    return "\n".join(f"  {line}" for line in [*problems[:_LISTED_PROBLEMS], *more])
+
+
 def raise_problems(path: str | os.PathLike, problems: Sequence[str]) -> None:
     """Raise a ValueError that lists ``problems`` of the submission ``path``, if there are any."""
     if problems:
-        shown = "\n  ".join(problems[:20])
-        raise ValueError(f"{os.fspath(path)} is no valid submission; {len(problems)} problem(s):\n  {shown}")
+        raise ValueError(f"{os.fspath(path)} is no valid submission; {len(problems)} problem(s):\n{listed(problems)}")
 
 
 def score_label_images(evaluator: CountingEvaluator, labels: Iterable[tuple[Record, LabelImage]]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from fvcore.common.registry import Registry
 
 from ..registry import register_as
 from . import submission_cityscapes, submission_coco, submission_cvppp, submission_kitti
+from .per_image_evaluator import has_annotations, records_by_id
 
 SUBMISSION_REGISTRY = Registry("SUBMISSION")
 SUBMISSION_REGISTRY.__doc__ = """:class:`SubmissionFormat` by name."""
@@ -82,4 +83,4 @@ register_as(SUBMISSION_REGISTRY, "coco")(
 
 def has_labels(dataset_name: str) -> bool:
     """Whether the images of a data set have annotations, so that a submission for it can be scored."""
-    return any("annotations" in record for record in DatasetCatalog.get(dataset_name))
+    return has_annotations(dataset_name, records_by_id(dataset_name))

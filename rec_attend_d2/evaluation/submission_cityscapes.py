@@ -26,10 +26,10 @@ from PIL import Image
 from ..data.datasets.cityscapes import FINE, LABEL_IDS
 from ..data.datasets.cityscapes_files import list_truth, read_instance_ids
 from .cityscapes_scoring import score_predictions
+from .label_images import raise_problems, written_at_once
 
 _LABELS = tuple(LABEL_IDS.values())
 _MASK_FOLDER = "masks"
-_LISTED_PROBLEMS = 20
 
 
 def text_file(folder: Path, stem: str) -> Path:
@@ -74,7 +74,7 @@ def write_image(folder: Path, stem: str, instances: Instances) -> None:
 
 
 def pack(folder: Path, zip_path: Path) -> None:
-    """Pack what :func:`write_image` wrote into an archive; one that exists is replaced.
+    """Pack what :func:`write_image` wrote into an archive; one that exists is replaced once the new one is complete.
 
     Raises:
         FileNotFoundError: ``folder`` has no text file.
@@ -82,8 +82,7 @@ def pack(folder: Path, zip_path: Path) -> None:
     texts = sorted(folder.glob("*_pred.txt"))
     if not texts:
         raise FileNotFoundError(f"{folder.absolute()} has no predictions *_pred.txt. Run the model on a split first.")
-    zip_path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(zip_path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with written_at_once(zip_path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for text in texts:
             archive.write(text, text.name)
             # Only masks that a line names: an earlier run may have left others.
@@ -140,10 +139,7 @@ def score(zip_path: Path, gt_dir: Path) -> dict[str, float]:
     if not stems:
         raise FileNotFoundError(f"{gt_dir} has no files CITY/*_{FINE}_instanceIds.png. Give the folder of a split.")
     problems = check(zip_path, {stem: read_instance_ids(gt_dir, stem, FINE).shape for stem in stems})
-    if problems:
-        more = len(problems) - _LISTED_PROBLEMS
-        listed = problems[:_LISTED_PROBLEMS] + ([f"{more} more."] if more > 0 else [])
-        raise ValueError("\n".join([f"{zip_path} is no valid submission:", *listed]))
+    raise_problems(zip_path, problems)
     with tempfile.TemporaryDirectory() as folder, _open(zip_path) as archive:
         archive.extractall(folder)
         texts = {stem: Path(folder, *_texts_of(stem, archive.namelist())) for stem in stems}
