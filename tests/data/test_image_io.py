@@ -96,6 +96,17 @@ def test_damaged_image_is_named(tmp_path, content):
         read_image(tmp_path / "bad.png")
 
 
+@pytest.mark.parametrize("kept", [0.5, 0.9])
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_cut_image_is_named(tmp_path, ending, kept):
+    path = tmp_path / f"cut.{ending}"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(ValueError, match=rf"cut\.{ending} cannot be decoded.*restore"):
+        read_image(path)
+
+
 def test_stretch_is_alike_for_all_channels():
     image = np.zeros((1, 101, 3), dtype=np.uint8)
     image[0, :, :] = np.arange(101)[:, None]

@@ -11,6 +11,7 @@ from .cityscapes import register_cityscapes
 from .coco_files import load_coco
 from .coco_subsets import register_coco_subsets
 from .cvppp import register_cvppp
+from .file_trees import describe_contents
 from .kitti import register_kitti
 from .registration import register_lazily
 from .rosettes import ensure_rosettes
@@ -58,11 +59,13 @@ def _register(name: str, root: str, json_file: str, image_root: str, classes: li
 
 
 def _load_nuclei(root: str, json_file: str, image_root: str, name: str) -> list[dict]:
-    if not os.path.isfile(json_file):
-        raise FileNotFoundError(
-            f"Data set '{name}' expects {os.path.abspath(json_file)}, which does not exist. Set the environment "
-            f"variable DETECTRON2_DATASETS to the folder that holds 'nuclei' (now {os.path.abspath(root)})."
-        )
+    for path in (Path(json_file), Path(image_root)):
+        if not path.exists():
+            raise FileNotFoundError(
+                f"Data set '{name}' expects {path.absolute()}, which does not exist. {describe_contents(path.parent)} "
+                "Set the environment variable DETECTRON2_DATASETS to the folder that holds 'nuclei' (now "
+                f"{os.path.abspath(root)})."
+            )
     return load_coco(json_file, image_root, name)
 
 

@@ -17,7 +17,14 @@ import pycocotools.mask as mask_util
 from detectron2.structures import BoxMode
 from numpy.typing import NDArray
 
-from .cityscapes_files import check_complete, label_of, list_images, list_truth, read_instance_ids
+from .cityscapes_files import (
+    check_complete,
+    label_of,
+    list_images,
+    list_truth,
+    read_instance_ids,
+    unscored_labels,
+)
 from .label_images import image_record
 from .registration import register_lazily
 
@@ -114,8 +121,9 @@ def load_cityscapes(
     Returns:
         Detectron2 dataset dicts sorted by ``image_id``, the stem CITY_SEQUENCE_FRAME. With labels they have
         ``annotations``: one for every instance, and one with ``iscrowd`` 1 for all groups of a class ("cargroup");
-        ``void``: COCO RLE of the pixels with a label of :data:`VOID_LABEL_IDS`, where there are any; and, for gtCoarse,
-        ``coarse``: True.
+        ``void``: COCO RLE of the pixels with a label of :data:`VOID_LABEL_IDS`; ``unscored``: the same of those that
+        cityscapesscripts leaves out of semantic scores, which are more ("parking", "static"); both only where there are
+        any; and, for gtCoarse, ``coarse``: True.
 
     Raises:
         FileNotFoundError: a folder is missing or empty, or an image or its labels are.
@@ -148,7 +156,7 @@ def _labelled_record(stem: str, path: Path, gt_dir: Path, truth_type: str) -> di
 
 
 def _describe(ids: NDArray[np.uint16]) -> dict:
-    """``annotations`` and, where there are any such pixels, ``void`` of instance ids [H, W]."""
+    """``annotations`` and, where there are any such pixels, ``void`` and ``unscored`` of instance ids [H, W]."""
     values, starts = _runs(ids)
     labels = label_of(values)
     annotations = []
@@ -165,9 +173,10 @@ def _describe(ids: NDArray[np.uint16]) -> dict:
             }
         )
     described: dict = {"annotations": annotations}
-    void = np.isin(labels, list(VOID_LABEL_IDS.values()))
-    if void.any():
-        described["void"] = _rle(void, starts, ids.shape)
+    for key, region_labels in (("void", list(VOID_LABEL_IDS.values())), ("unscored", unscored_labels())):
+        inside = np.isin(labels, region_labels)
+        if inside.any():
+            described[key] = _rle(inside, starts, ids.shape)
     return described
 
 

@@ -137,6 +137,12 @@ def label_of(ids: NDArray) -> NDArray:
     return np.where(ids >= 1000, ids // 1000, ids)
 
 
+def unscored_labels() -> list[int]:
+    """Label ids of whose pixels cityscapesscripts' semantic scores take no notice, whatever is predicted there."""
+    labels = cityscapes_module("helpers.labels").labels
+    return sorted({label.id for label in labels if label.ignoreInEval and label.id >= 0})
+
+
 def _check_labels(ids: NDArray[np.uint16], path: Path) -> None:
     known = cityscapes_module("helpers.labels").id2label
     values = np.unique(ids)

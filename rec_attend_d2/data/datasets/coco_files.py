@@ -8,11 +8,13 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from ..segmentation import check_polygons, polygons_meet_image, rle_runs
+from .file_trees import describe_contents
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +165,10 @@ def keep_categories(content: dict, names: Sequence[str], json_file: str) -> dict
 
 
 def _unknown_category(where: str, annotation: dict) -> str:
-    return f"{where} has category_id {annotation['category_id']}, which is not in 'categories'."
+    return (
+        f"{where} has category_id {annotation['category_id']}, which is not in 'categories'. Add the category, or "
+        "correct the annotation."
+    )
 
 
 def _check_same(name: str, json_file: str, image_root: str, categories: tuple[str, ...]) -> None:
@@ -179,9 +184,15 @@ def _check_same(name: str, json_file: str, image_root: str, categories: tuple[st
 
 def _read_json(json_file: str, image_root: str) -> dict:
     if not os.path.isfile(json_file):
-        raise FileNotFoundError(f"Annotation file {json_file} does not exist. Correct the path ({_CONFIG_KEY}).")
+        raise FileNotFoundError(
+            f"Annotation file {json_file} does not exist. {describe_contents(Path(json_file).parent)} Correct the path "
+            f"({_CONFIG_KEY})."
+        )
     if not os.path.isdir(image_root):
-        raise FileNotFoundError(f"Image folder {image_root} does not exist. Correct the path ({_CONFIG_KEY}).")
+        raise FileNotFoundError(
+            f"The image folder is expected at {image_root}. {describe_contents(Path(image_root))} Correct the path "
+            f"({_CONFIG_KEY})."
+        )
     with open(json_file, encoding="utf-8") as file:
         try:
             content = json.load(file)
@@ -233,6 +244,7 @@ def _check_annotation(annotation: dict, records: dict, class_numbers: dict, json
     if record is None:
         raise ValueError(
             f"{json_file}: annotation {annotation['id']} has the image_id {annotation['image_id']}, which no image has."
+            " Add the image or remove the annotation."
         )
     where = f"{json_file}: annotation {annotation['id']} of image {record['file_name']}"
     if annotation["category_id"] not in class_numbers:

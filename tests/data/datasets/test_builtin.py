@@ -64,5 +64,14 @@ def test_nuclei(tmp_path, coco_content, write_coco):
 
 def test_missing_nuclei(tmp_path):
     register_builtin_datasets(str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"'nuclei_val' expects .*nuclei/val\.json.*DETECTRON2_DATASETS"):
+    (tmp_path / "nuclei.zip").write_bytes(b"")
+    found = rf"{tmp_path} holds nuclei\.zip\. nuclei\.zip is an archive: unpack it there\."
+    remedy = rf"DETECTRON2_DATASETS to the folder that holds 'nuclei' \(now {tmp_path}\)"
+    expected = tmp_path / "nuclei" / "val.json"
+    with pytest.raises(FileNotFoundError, match=rf"'nuclei_val' expects {expected}, .*{found} .*{remedy}"):
+        DatasetCatalog.get("nuclei_val")
+    (tmp_path / "nuclei").mkdir()
+    (tmp_path / "nuclei" / "val.json").write_text("{}")
+    expected = tmp_path / "nuclei" / "images"
+    with pytest.raises(FileNotFoundError, match=rf"expects {expected}, .*nuclei holds val\.json\. .*{remedy}"):
         DatasetCatalog.get("nuclei_val")

@@ -98,10 +98,17 @@ class TestRecords:
         write_image(tmp_path, ids)
         assert np.array_equal(mask_of(load(tmp_path)[0]["void"]), np.isin(ids, [0, 1, 3, 29001, 30]))
 
+    def test_unscored(self, tmp_path):
+        ids = street()
+        ids[0, :2] = 9  # parking: neither void nor scored
+        write_image(tmp_path, ids)
+        expected = np.isin(ids, [0, 1, 3, 4, 5, 9, 29001, 30])
+        assert np.array_equal(mask_of(load(tmp_path)[0]["unscored"]), expected)
+
     def test_without_objects_and_void(self, tmp_path):
         write_image(tmp_path, np.full(SIZE, 7, dtype=np.uint16))
         (record,) = load(tmp_path)
-        assert record["annotations"] == [] and "void" not in record
+        assert record["annotations"] == [] and not {"void", "unscored"} & set(record)
 
     @pytest.mark.parametrize("seed", range(3))
     def test_masks_and_boxes_are_those_of_pycocotools(self, tmp_path, seed):
@@ -239,7 +246,7 @@ class TestWrongTrees:
 
     def test_image_without_labels(self, tmp_path):
         write_image(tmp_path, street()).unlink()
-        expected = rf"1 of 1 images.*aachen/{STEM}_gtFine_instanceIds\.png or {STEM}_gtFine_polygons\.json"
+        expected = rf"1 of 1 images.*aachen/{STEM}_gtFine_instanceIds\.png or {STEM}_gtFine_polygons\.json.*Unpack"
         with pytest.raises(FileNotFoundError, match=expected):
             load(tmp_path)
 
@@ -267,7 +274,7 @@ class TestWrongFiles:
     def test_damaged_image(self, tmp_path):
         write_image(tmp_path, street())
         (tmp_path / TREE / f"leftImg8bit/train/aachen/{STEM}_leftImg8bit.png").write_bytes(b"\x89PNG")
-        with pytest.raises(ValueError, match=rf"{STEM}_leftImg8bit\.png cannot be decoded"):
+        with pytest.raises(ValueError, match=rf"{STEM}_leftImg8bit\.png cannot be decoded .*restore it"):
             load(tmp_path)
 
     def test_colours_instead_of_ids(self, tmp_path):
@@ -281,7 +288,8 @@ class TestWrongFiles:
         ids = street()
         ids[0, 0] = value
         ids_file = write_image(tmp_path, ids)
-        with pytest.raises(ValueError, match=rf"{ids_file.name} has the value {value}, whose label id {label} is not"):
+        message = rf"{ids_file.name} has the value {value}, whose label id {label} is not.*restore the file"
+        with pytest.raises(ValueError, match=message):
             load(tmp_path)
 
     def test_labels_of_another_size(self, tmp_path):

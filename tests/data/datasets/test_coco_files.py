@@ -86,14 +86,22 @@ def test_malformed_entry(entry):
 
 def test_missing_files(coco_content, write_coco, clean_catalog):
     json_file, folder = write_coco(coco_content)
-    with pytest.raises(FileNotFoundError, match=r"Annotation file .*annotations\.jsonx does not exist"):
+    found = r"holds annotations\.json, images/\. Correct the path \(DATASETS\.COCO_FILES\)"
+    with pytest.raises(FileNotFoundError, match=rf"Annotation file .*annotations\.jsonx does not exist\. .*{found}"):
         register_coco_files([["own_cells", json_file + "x", folder]])
-    with pytest.raises(FileNotFoundError, match=r"Image folder .*imagesx does not exist"):
+    with pytest.raises(FileNotFoundError, match=rf"image folder is expected at .*imagesx\. .*{found}"):
         register_coco_files([["own_cells", json_file, folder + "x"]])
     os.remove(os.path.join(folder, "empty.png"))
-    with pytest.raises(FileNotFoundError, match=r"empty\.png, listed in .*annotations\.json, does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"empty\.png, listed in .*annotations\.json, does not exist\. Correct"):
         register_coco_files([["own_cells", json_file, folder]])
     assert "own_cells" not in DatasetCatalog
+
+
+def test_an_archive_instead_of_the_image_folder(coco_content, write_coco, tmp_path):
+    json_file, _ = write_coco(coco_content)
+    (tmp_path / "images.zip").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"images\.zip is a file, not a folder\. It is an archive: unpack it"):
+        register_coco_files([["own_cells", json_file, str(tmp_path / "images.zip")]])
 
 
 def test_broken_json(coco_content, write_coco):
@@ -151,8 +159,8 @@ def test_missing_key(coco_content, write_coco, kind, key):
         ({"segmentation": {"size": [30, 20], "counts": [45, 10, 545]}}, r"RLE of size \[30, 20\]"),
         ({"segmentation": {"size": [20, 30], "counts": [600]}}, "no pixel inside the image"),
         ({"segmentation": [[30, 2, 33, 2, 33, 9]]}, "no pixel inside the image"),
-        ({"category_id": 3}, "category_id 3, which is not in 'categories'"),
-        ({"image_id": 8}, "image_id 8, which no image has"),
+        ({"category_id": 3}, r"category_id 3, which is not in 'categories'\. Add the category"),
+        ({"image_id": 8}, r"image_id 8, which no image has\. Add the image"),
         ({"id": 1}, "two annotation entries have the id 1"),
     ],
 )

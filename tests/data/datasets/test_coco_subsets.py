@@ -134,3 +134,7 @@ def test_missing_image_folder_says_what_is_there(root, tmp_path):
     message = r"coco.val2017 does not exist\. .*coco holds annotations/, train2017/\. Unpack COCO's val2017\.zip"
     with pytest.raises(FileNotFoundError, match=message):
         load_coco_subset(*paths(copy), ["person"])
+    (copy / "coco" / "val2017.zip").write_bytes(b"")
+    message = r"coco.val2017 does not exist\. .*val2017\.zip is an archive: unpack it there.*DETECTRON2_DATASETS"
+    with pytest.raises(FileNotFoundError, match=message):
+        load_coco_subset(*paths(copy), ["person"])

@@ -236,8 +236,15 @@ class TestBadInput:
     def test_a_corrupt_png(self, root, kind):
         path = sorted((root / TRAINING / "A3").glob(f"*_{kind}.png"))[1]
         path.write_bytes(path.read_bytes()[:20])
-        with pytest.raises(ValueError, match=rf"{path.name} cannot be decoded"):
+        with pytest.raises(ValueError, match=rf"A3/{path.name} cannot be decoded .*restore it"):
             load(root, "cvppp_A3_trainval")
+
+    def test_a_photograph_instead_of_labels(self, root):
+        path = sorted((root / TRAINING / "A2").glob("*_label.png"))[0]
+        height, width = np.asarray(Image.open(path)).shape
+        Image.fromarray(np.arange(height * width, dtype=np.uint16).reshape(height, width)).save(path)
+        with pytest.raises(ValueError, match=rf"A2/{path.name} has {height * width - 1} values .*check the file"):
+            load(root, "cvppp_A2_trainval")
 
     def test_gaps_in_the_numbering_are_a_warning(self, root, caplog):
         path = sorted((root / TRAINING / "A2").glob("*_label.png"))[0]

@@ -79,19 +79,18 @@ def test_coloured_label_images_give_the_same_instances(root):
 
 class TestBadInput:
     @pytest.mark.parametrize(
-        ("missing", "message"),
+        ("missing", "expected"),
         [
             ("valid_man.txt", "expects the file .*valid_man.txt"),
             ("images", "expects the folder .*images"),
             ("gt_man", "expects the folder .*gt_man"),
         ],
     )
-    def test_a_part_is_missing(self, root, missing, message):
+    def test_a_part_is_missing(self, root, missing, expected):
         path = root / "kitti" / missing
         path.rename(root / "elsewhere")
-        with pytest.raises(
-            FileNotFoundError, match=rf"'kitti_cars_val' {message}, which does not exist. .*kitti holds "
-        ):
+        message = rf"'kitti_cars_val' {expected}, which does not exist. .*kitti holds .*DETECTRON2_DATASETS to the"
+        with pytest.raises(FileNotFoundError, match=message):
             load(root, "kitti_cars_val")
 
     @pytest.mark.parametrize("name", ["kitti.zip", "kitti.tar.gz"])
@@ -106,7 +105,7 @@ class TestBadInput:
         (root / "kitti" / folder / f"{int(number):06d}.png").unlink()
         with pytest.raises(
             FileNotFoundError,
-            match=rf"The {kind} .*{int(number):06d}\.png does not exist, .*test_man\.txt lists it; 1 of 3",
+            match=rf"The {kind} .*{int(number):06d}\.png does not exist, .*test_man\.txt lists it; 1 of 3 .*Restore",
         ):
             load(root, "kitti_cars_test")
 
@@ -128,8 +127,32 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"train\.txt lists no image"):
             load(root, "kitti_cars_train")
 
-    def test_a_corrupt_label_image(self, root):
+    @pytest.mark.parametrize(("folder", "kept_bytes"), [("gt", 60), ("gt", -80), ("images", 20)])
+    def test_a_corrupt_png(self, root, folder, kept_bytes):
+        number = int((root / "kitti" / "train.txt").read_text().splitlines()[0])
+        path = root / "kitti" / folder / f"{number:06d}.png"
+        path.write_bytes(path.read_bytes()[:kept_bytes])
+        with pytest.raises(ValueError, match=rf"kitti/{folder}/{path.name} cannot be decoded .*restore it"):
+            load(root, "kitti_cars_train")
+
+    def test_gaps_in_the_numbering_are_a_warning(self, root, caplog):
         path = sorted((root / "kitti" / "gt").iterdir())[0]
-        path.write_bytes(path.read_bytes()[:60])
-        with pytest.raises(ValueError, match=rf"{path.name} cannot be decoded"):
+        labels = np.asarray(Image.open(path))
+        Image.fromarray(np.where(labels == labels.max(), 27, labels).astype(labels.dtype)).save(path)
+        records = load(root, "kitti_cars_train")
+        (record,) = (record for record in records if record["image_id"] == path.stem)
+        assert len(record["annotations"]) == labels.max()
+        assert f"{path} (without {labels.max()}, " in caplog.text
+
+    def test_a_photograph_instead_of_labels(self, root):
+        path = sorted((root / "kitti" / "gt").iterdir())[0]
+        height, width = np.asarray(Image.open(path)).shape
+        Image.fromarray(np.arange(height * width, dtype=np.uint16).reshape(height, width)).save(path)
+        with pytest.raises(ValueError, match=rf"kitti/gt/{path.name} has {height * width - 1} values .*check the file"):
+            load(root, "kitti_cars_train")
+
+    def test_a_label_image_of_another_size(self, root):
+        path = sorted((root / "kitti" / "gt").iterdir())[0]
+        Image.fromarray(np.asarray(Image.open(path))[:-1]).save(path)
+        with pytest.raises(ValueError, match=rf"kitti/gt/{path.name} is .*kitti/images/{path.name} is .*Replace one"):
             load(root, "kitti_cars_train")
