@@ -9,7 +9,7 @@ import torch
 from detectron2.structures import Boxes, BoxMode, Instances, pairwise_ioa, pairwise_iou
 
 from .metrics import in_crowd, pooled_ratio, summarize_counts
-from .per_image_evaluator import PerImageEvaluator, Record
+from .per_image_evaluator import PerImageEvaluator, Record, Results
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,16 @@ class BoxCountingEvaluator(PerImageEvaluator[BoxScores]):
         crowd_boxes = _true_boxes(record["annotations"], iscrowd=1)
         return score_boxes(instances.pred_boxes, gt_boxes, crowd_boxes)
 
-    def summarize(self, scores: Sequence[BoxScores]) -> dict[str, float]:
+    def summarize(self, scores: Sequence[BoxScores]) -> Results:
         pred_counts = np.array([s.pred_count for s in scores])
         gt_counts = np.array([s.gt_count for s in scores])
         total_iou = sum(s.best_box_iou * s.gt_count for s in scores if s.gt_count)
-        return {
+        metrics = {
             **summarize_counts(pred_counts, gt_counts),
             "best_box_IoU": pooled_ratio(total_iou, gt_counts.sum(), pred_counts.sum()),
             "num_images": float(len(scores)),
         }
+        return {"box_counting": metrics}
 
 
 def score_boxes(pred_boxes: Boxes, gt_boxes: Boxes, crowd_boxes: Boxes) -> BoxScores:

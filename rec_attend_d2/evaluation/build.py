@@ -21,21 +21,17 @@ Builder = Callable[[CfgNode, str, str], list[DatasetEvaluator]]
 
 def build_mask_evaluators(cfg: CfgNode, dataset_name: str, output_folder: str) -> list[DatasetEvaluator]:
     """Mask AP (results ``segm``) and counting (``counting``) for a model that outputs ``pred_masks``."""
-    limit = cfg.TEST.DETECTIONS_PER_IMAGE
-    return [
-        AveragePrecisionEvaluator(dataset_name, ("segm",), output_folder, max_detections=limit),
-        CountingEvaluator(dataset_name, output_folder),
-    ]
+    return [_mask_precision(cfg, dataset_name, output_folder), CountingEvaluator(dataset_name, output_folder)]
 
 
 def build_leaf_evaluators(cfg: CfgNode, dataset_name: str, output_folder: str) -> list[DatasetEvaluator]:
     """Those of instance masks, and the leaf challenge's metrics per subset (``lsc``)."""
-    return [*build_mask_evaluators(cfg, dataset_name, output_folder), LeafEvaluator(dataset_name, output_folder)]
+    return [_mask_precision(cfg, dataset_name, output_folder), LeafEvaluator(dataset_name, output_folder)]
 
 
 def build_car_evaluators(cfg: CfgNode, dataset_name: str, output_folder: str) -> list[DatasetEvaluator]:
     """Those of instance masks, and KITTI's coverage metrics (``coverage``)."""
-    return [*build_mask_evaluators(cfg, dataset_name, output_folder), CoverageEvaluator(dataset_name, output_folder)]
+    return [_mask_precision(cfg, dataset_name, output_folder), CoverageEvaluator(dataset_name, output_folder)]
 
 
 def build_cityscapes_evaluators(cfg: CfgNode, dataset_name: str, output_folder: str) -> list[DatasetEvaluator]:
@@ -87,6 +83,11 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
     folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
     builder = ARCHITECTURE_EVALUATORS.get(cfg.MODEL.META_ARCHITECTURE) or _dataset_builder(dataset_name)
     return DatasetEvaluators(builder(cfg, dataset_name, folder))
+
+
+def _mask_precision(cfg: CfgNode, dataset_name: str, output_folder: str) -> DatasetEvaluator:
+    limit = cfg.TEST.DETECTIONS_PER_IMAGE
+    return AveragePrecisionEvaluator(dataset_name, ("segm",), output_folder, max_detections=limit)
 
 
 def _dataset_builder(dataset_name: str) -> Builder:

@@ -7,7 +7,7 @@ from detectron2.structures import Instances
 
 from ..data.segmentation import annotation_mask
 from .metrics import ImageScores, Masks, drop_crowd, score_image, summarize
-from .per_image_evaluator import PerImageEvaluator, Record
+from .per_image_evaluator import PerImageEvaluator, Record, Results
 
 
 class CountingEvaluator(PerImageEvaluator[ImageScores]):
@@ -31,8 +31,8 @@ class CountingEvaluator(PerImageEvaluator[ImageScores]):
         pred_masks = instances.pred_masks.numpy().astype(bool)
         return score_image(drop_crowd(pred_masks, gt_masks, _true_masks(record, iscrowd=1)), gt_masks)
 
-    def summarize(self, scores: Sequence[ImageScores]) -> dict[str, float]:
-        return summarize(scores)
+    def summarize(self, scores: Sequence[ImageScores]) -> Results:
+        return {"counting": summarize(scores)}
 
 
 def _true_masks(record: Record, iscrowd: int) -> Masks:

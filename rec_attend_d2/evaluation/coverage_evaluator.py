@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 
 from .counting_evaluator import CountingEvaluator
-from .metrics import ImageScores, summarize
+from .metrics import ImageScores
+from .per_image_evaluator import Results
 
 _METRICS = ("MWCov", "MWCov_std", "MUCov", "MUCov_std", "AvgFP", "AvgFN", "num_images")
 
 
 class CoverageEvaluator(CountingEvaluator):
-    """Weighted and unweighted coverage, and objects found nowhere (results ``coverage``; paper, section 4).
+    """Results ``counting``, and of the same scores those published for KITTI (``coverage``; paper, section 4).
 
+    ``coverage`` has weighted and unweighted coverage, and the numbers of objects found nowhere.
     The coverages are in [0, 1], means over the images with cars; published tables show them times 100. AvgFP and AvgFN
     are numbers of objects per image, over all images. ``*_std`` are standard deviations with N - 1.
     """
 
-    task = "coverage"
-
-    def summarize(self, scores: Sequence[ImageScores]) -> dict[str, float]:
-        summary = summarize(scores)
-        return {name: summary[name] for name in _METRICS}
+    def summarize(self, scores: Sequence[ImageScores]) -> Results:
+        results = super().summarize(scores)
+        return {**results, "coverage": {name: results["counting"][name] for name in _METRICS}}

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..data.instances import build_targets
 from ..data.map_targets import MapTargetGenerator
-from .per_image_evaluator import Record, RecordEvaluator
+from ..data.segmentation import annotation_mask
+from .per_image_evaluator import Record, RecordEvaluator, Results
 
 BACKGROUND = "background"
 _FOREGROUND_THRESHOLD = 0.5
@@ -41,8 +42,10 @@ class ForegroundEvaluator(RecordEvaluator[MapCounts]):
     """Compares ``sem_seg`` and ``angle_map`` with maps made of the data set's annotations, at the original size.
 
     The true maps are those that stage A learns from: crowd regions belong to the foreground and have no angle; pixels
-    of a ``void`` region do not count; images outlined ``coarse`` have no angles. Only numbers of pixels are kept and
-    sent between processes, never maps. Results, all in [0, 1], under the key ``foreground``:
+    of a ``void`` region do not count, nor do those of an ``unscored`` one (learned as background, but left out of the
+    field's scores, as Cityscapes does); images outlined ``coarse`` have no angles. The IoU of Cityscapes' classes is
+    that of cityscapesscripts. Only numbers of pixels are kept and sent between processes, never maps. Results, all in
+    [0, 1], under the key ``foreground``:
 
     * ``IoU``: of the foreground (K = 1, probability above 0.5), over all pixels of the data set.
     * ``IoU-<class>`` and their mean ``mIoU`` (K > 1, most probable class), the background among the classes. A class
@@ -90,8 +93,8 @@ class ForegroundEvaluator(RecordEvaluator[MapCounts]):
         self._check_shapes(record, output)
         return self._count(record, output)
 
-    def summarize(self, scores: Sequence[MapCounts]) -> dict[str, float]:
-        return summarize_maps(scores, self._class_names, bool(self._channels["angle_map"]))
+    def summarize(self, scores: Sequence[MapCounts]) -> Results:
+        return {"foreground": summarize_maps(scores, self._class_names, bool(self._channels["angle_map"]))}
 
     def _check_shapes(self, record: dict, output: Mapping[str, Any]) -> None:
         for key, channels in self._channels.items():
@@ -109,6 +112,9 @@ class ForegroundEvaluator(RecordEvaluator[MapCounts]):
         targets = build_targets(record["annotations"], size, unmoved, size, record["file_name"])
         maps = {key: value.numpy() for key, value in self._truth(record, targets, size, unmoved).items()}
         known = maps["foreground_weight"] > 0
+        if "unscored" in record:
+            where = f"{record['file_name']}: unscored"
+            known &= ~annotation_mask({"segmentation": record["unscored"]}, size, where)
         # A single map has two labels too.
         labels = max(2, self._channels["sem_seg"])
         confusion = count_confusion(hard_labels(output["sem_seg"]), hard_labels(maps["foreground"]), known, labels)

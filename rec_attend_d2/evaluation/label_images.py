@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .counting_evaluator import CountingEvaluator
 from .metrics import Masks
-from .per_image_evaluator import Record
+from .per_image_evaluator import Record, Results
 
 LabelImage = NDArray[np.integer]
 
@@ -151,8 +151,8 @@ def raise_problems(path: str | os.PathLike, problems: Sequence[str]) -> None:
         raise ValueError(f"{os.fspath(path)} is no valid submission; {len(problems)} problem(s):\n{listed(problems)}")
 
 
-def score_label_images(evaluator: CountingEvaluator, labels: Iterable[tuple[Record, LabelImage]]) -> dict[str, float]:
-    """Metrics that ``evaluator`` gives label images [H, W], one for each image of its data set.
+def score_label_images(evaluator: CountingEvaluator, labels: Iterable[tuple[Record, LabelImage]]) -> Results:
+    """Metrics by task that ``evaluator`` gives label images [H, W], one for each image of its data set.
 
     Raises:
         ValueError: the data set has no annotations.
@@ -161,9 +161,9 @@ def score_label_images(evaluator: CountingEvaluator, labels: Iterable[tuple[Reco
     for record, image in labels:
         evaluator.process([record], [{"instances": label_instances(image)}])
     results = evaluator.evaluate()
-    if evaluator.task not in results:
+    if not results:
         raise ValueError("The data set has no annotations to score a submission against; check it without scoring.")
-    return results[evaluator.task]
+    return results
 
 
 @contextmanager

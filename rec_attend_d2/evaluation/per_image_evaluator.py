@@ -19,13 +19,15 @@ from tabulate import tabulate
 
 Scores = TypeVar("Scores")  # a frozen dataclass of numbers
 Record = dict[str, Any]  # one image of a data set in Detectron2's standard format
+Results = dict[str, dict[str, float]]  # task -> metric -> value; Detectron2 merges those of all evaluators
 
 
 class RecordEvaluator(DatasetEvaluator, Generic[Scores]):
     """Scores each image against the data set's own annotations as soon as it is processed.
 
     Only the scores are kept and sent between processes, never masks or maps. Subclasses say how one image is scored and
-    how scores become metrics, and set ``task``: the top-level key of the results, and the stem of the files' names.
+    how scores become metrics, and set ``task``: what the scores are of, for messages and the table's name. Metrics of
+    several tasks can be made of the same scores, so that no image is scored twice.
     """
 
     task: str
@@ -34,7 +36,7 @@ class RecordEvaluator(DatasetEvaluator, Generic[Scores]):
         """
         Args:
             dataset_name: a name of Detectron2's DatasetCatalog.
-            output_dir: folder ``<task>_results.json`` is written to; None: no file.
+            output_dir: folder ``<task>_results.json`` of each task is written to; None: no file.
             distributed: gather the scores of all processes; false evaluates what this process has seen.
 
         Raises:
@@ -58,8 +60,8 @@ class RecordEvaluator(DatasetEvaluator, Generic[Scores]):
         """Scores of one image: its record in the data set, and the model's output for it."""
 
     @abstractmethod
-    def summarize(self, scores: Sequence[Scores]) -> dict[str, float]:
-        """Metrics of the data set, from at least one image."""
+    def summarize(self, scores: Sequence[Scores]) -> Results:
+        """Metrics of the data set by task, from the scores of at least one image."""
 
     def reset(self) -> None:
         self._scores = {}
@@ -105,11 +107,12 @@ class RecordEvaluator(DatasetEvaluator, Generic[Scores]):
         # In the data set's order, so that the files do not depend on the number of processes.
         scores = {image_id: scores[image_id] for image_id in self._records}
         results = self.summarize(list(scores.values()))
-        table = tabulate(results.items(), headers=["metric", "value"], tablefmt="pipe", floatfmt=".4f")
-        self._logger.info(f"Evaluation results of '{self._dataset_name}' for {self.task}:\n{table}")
+        for task, metrics in results.items():
+            table = tabulate(metrics.items(), headers=["metric", "value"], tablefmt="pipe", floatfmt=".4f")
+            self._logger.info(f"Evaluation results of '{self._dataset_name}' for {task}:\n{table}")
         if self._output_dir is not None:
             self._write(self._output_dir, results, scores)
-        return OrderedDict({self.task: results})
+        return OrderedDict(results)
 
     def _check_complete(self, scores: Mapping[Any, Scores]) -> None:
         missing = [str(record["file_name"]) for id_, record in self._records.items() if id_ not in scores]
@@ -120,10 +123,11 @@ class RecordEvaluator(DatasetEvaluator, Generic[Scores]):
                 "register the part as a data set of its own."
             )
 
-    def _write(self, output_dir: str, results: dict[str, float], scores: Mapping[Any, Scores]) -> None:
+    def _write(self, output_dir: str, results: Results, scores: Mapping[Any, Scores]) -> None:
         PathManager.mkdirs(output_dir)
-        with PathManager.open(os.path.join(output_dir, f"{self.task}_results.json"), "w") as file:
-            json.dump({"dataset": self._dataset_name, self.task: results}, file, indent=2)
+        for task, metrics in results.items():
+            with PathManager.open(os.path.join(output_dir, f"{task}_results.json"), "w") as file:
+                json.dump({"dataset": self._dataset_name, task: metrics}, file, indent=2)
 
 
 class PerImageEvaluator(RecordEvaluator[Scores]):
@@ -136,7 +140,7 @@ class PerImageEvaluator(RecordEvaluator[Scores]):
     def score_output(self, record: Record, output: Mapping[str, Any]) -> Scores:
         return self.score(record, checked_instances(record, output))
 
-    def _write(self, output_dir: str, results: dict[str, float], scores: Mapping[Any, Scores]) -> None:
+    def _write(self, output_dir: str, results: Results, scores: Mapping[Any, Scores]) -> None:
         super()._write(output_dir, results, scores)
         rows = [
             {"image_id": image_id, "file_name": self._records[image_id]["file_name"], **vars(image_scores)}

@@ -84,7 +84,7 @@ def score(zip_path: str | os.PathLike, dataset_name: str) -> dict[str, float]:
     raise_problems(zip_path, _problems(Path(zip_path), records))
     with _opened_answer(Path(zip_path)) as file:
         labels = ((record, file[_key(record)][()]) for record in records)
-        return score_label_images(LeafEvaluator(dataset_name, distributed=False), labels)
+        return score_label_images(LeafEvaluator(dataset_name, distributed=False), labels)["lsc"]
 
 
 def _key(record: Record) -> str:

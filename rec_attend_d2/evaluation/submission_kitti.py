@@ -79,7 +79,7 @@ def score(zip_path: str | os.PathLike, dataset_name: str) -> dict[str, float]:
     raise_problems(zip_path, _problems(Path(zip_path), records))
     with zipfile.ZipFile(zip_path) as zip_:
         labels = ((record, _read_member(zip_, _member(record))) for record in records)
-        return score_label_images(CoverageEvaluator(dataset_name, distributed=False), labels)
+        return score_label_images(CoverageEvaluator(dataset_name, distributed=False), labels)["coverage"]
 
 
 def _problems(zip_path: Path, records: Sequence[Record]) -> list[str]:

@@ -13,7 +13,7 @@ from detectron2.data.datasets.coco import convert_to_coco_json
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.structures import Boxes, BoxMode, Instances
 
-from rec_attend_d2.evaluation import BoxCountingEvaluator, build, build_evaluator
+from rec_attend_d2.evaluation import BoxCountingEvaluator, build, build_evaluator, counting_evaluator, score_image
 
 NAME = "tiny_build"
 SIZE = (40, 50)
@@ -144,6 +144,19 @@ class TestMaskModel:
 
         run(build_evaluator(cfg, NAME, str(tmp_path / "elsewhere")), outputs)
         assert (tmp_path / "elsewhere" / "counting_per_image.csv").is_file()
+
+
+class TestTasksOfTheSameScores:
+    @pytest.mark.parametrize(("evaluator_type", "task"), [("cvppp", "lsc"), ("kitti", "coverage")])
+    def test_an_image_is_scored_once(self, cfg, records, monkeypatch, evaluator_type, task):
+        scored = []
+        monkeypatch.setattr(counting_evaluator, "score_image", lambda *masks: scored.append(1) or score_image(*masks))
+        for record in records:
+            record["subset"] = "A1"
+        monkeypatch.setitem(build.DATASET_EVALUATORS, "coco", build.DATASET_EVALUATORS[evaluator_type])
+        results = run(build_evaluator(cfg, NAME), {i: mask_output(objects) for i, objects in OBJECTS.items()})
+        assert list(results) == ["segm", "counting", task]
+        assert len(scored) == len(OBJECTS)
 
 
 class TestBoxModel:

@@ -33,7 +33,8 @@ def evaluate(masks: dict[str, np.ndarray]) -> dict[str, float]:
         instances = Instances(image_masks.shape[1:], pred_masks=torch.from_numpy(image_masks))
         evaluator.process([{"image_id": image_id}], [{"instances": instances}])
     results = evaluator.evaluate()
-    assert list(results) == ["coverage"]
+    assert list(results) == ["counting", "coverage"]
+    assert results["coverage"].items() <= results["counting"].items()
     return results["coverage"]
 
 

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 
+import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
@@ -14,6 +15,10 @@ from detectron2.structures import BoxMode
 
 from rec_attend_d2 import add_rec_attend_config
 from rec_attend_d2.data.angle_map import angle_map
+from rec_attend_d2.data.cityscapes_scripts import cityscapes_module
+from rec_attend_d2.data.datasets import register_builtin_datasets
+from rec_attend_d2.data.datasets.cityscapes import LABEL_IDS, register_cityscapes
+from rec_attend_d2.data.miniature.cityscapes import write_cityscapes
 from rec_attend_d2.evaluation import build_evaluator, coco_evaluator
 from rec_attend_d2.evaluation.foreground_evaluator import ForegroundEvaluator, MapCounts, summarize_maps
 
@@ -187,6 +192,66 @@ def test_void_pixels_do_not_count(records):
     labels[1][0, 4] = 1  # outside of it one wrong pixel
     results = run(ForegroundEvaluator(NAME, 1, 0), {i: {"sem_seg": single(labels[i])} for i in OBJECTS})
     assert results["foreground"]["IoU"] == 80 / 81
+
+
+def test_unscored_pixels_do_not_count(records):
+    records[0]["unscored"] = rle(box_mask(0, 8, 5, 10))  # holds no pixel of the objects of image 1
+    outputs = {i: {"sem_seg": single(foreground(i)), "angle_map": angles(i)} for i in OBJECTS}
+    outputs[1]["sem_seg"][:, :, 5:] = 1
+    assert run(ForegroundEvaluator(NAME, 1, BINS), outputs)["foreground"] == {"IoU": 1, "angle_accuracy": 1}
+
+
+# Labels that cityscapesscripts leaves out of semantic scores, though they are known to be no object: a wrong prediction
+# there must not count. And one that counts.
+PAINTED = {"parking": 9, "static": 4, "bridge": 15, "vegetation": 21}
+
+
+@pytest.fixture
+def city_stems(tmp_path) -> list[str]:
+    """Names of the images of a Cityscapes miniature, registered; patches of :data:`PAINTED` are in its labels."""
+    write_cityscapes(tmp_path, {"val": 2}, size=(96, 192))
+    folder = tmp_path / "cityscapes" / "gtFine" / "val"
+    for path in folder.glob("*/*_*Ids.png"):
+        ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        for number, label in enumerate(PAINTED.values()):
+            ids[10:40, 10 + 30 * number : 35 + 30 * number] = label
+        cv2.imwrite(str(path), ids)
+    register_cityscapes(tmp_path)
+    yield [path.name.removesuffix("_gtFine_labelIds.png") for path in sorted(folder.glob("*/*_labelIds.png"))]
+    register_builtin_datasets()
+
+
+def predicted_classes(truth: np.ndarray, seed: int) -> np.ndarray:
+    """Classes [H, W] (0 background, then those of Cityscapes) that are right here and there, wrong everywhere else."""
+    classes_of = np.zeros(256, dtype=np.int64)
+    classes_of[list(LABEL_IDS.values())] = range(1, len(LABEL_IDS) + 1)
+    noise = np.random.default_rng(seed).integers(0, len(LABEL_IDS) + 1, (12, 24)).repeat(8, 0).repeat(8, 1)
+    return np.where(np.arange(truth.shape[1]) % 3 == 0, noise, np.roll(classes_of[truth], 2, axis=1))
+
+
+def test_classes_of_cityscapes_score_as_cityscapesscripts_scores_them(city_stems, tmp_path):
+    outputs, prediction_files, truth_files = {}, [], []
+    for seed, stem in enumerate(city_stems):
+        (truth_file,) = (tmp_path / "cityscapes" / "gtFine").rglob(f"{stem}_gtFine_labelIds.png")
+        truth = cv2.imread(str(truth_file), cv2.IMREAD_UNCHANGED)
+        predicted = predicted_classes(truth, seed)
+        for label in PAINTED.values():
+            assert (predicted[truth == label] > 0).any() and (predicted[truth == label] == 0).any()
+        one_hot = predicted == np.arange(len(LABEL_IDS) + 1)[:, None, None]
+        outputs[stem] = {"sem_seg": torch.from_numpy(one_hot.astype(np.float32))}
+        prediction_files.append(str(tmp_path / f"{stem}_pred.png"))
+        truth_files.append(str(truth_file))
+        road = 7  # any label that is no object may stand for the background
+        cv2.imwrite(prediction_files[-1], np.array([road, *LABEL_IDS.values()], dtype=np.uint8)[predicted])
+
+    program = cityscapes_module("evaluation.evalPixelLevelSemanticLabeling")
+    args = copy.copy(program.args)
+    args.quiet, args.JSONOutput = True, False
+    expected = program.evaluateImgLists(prediction_files, truth_files, args)["classScores"]
+    results = run(ForegroundEvaluator("rec_attend_cityscapes_val", len(LABEL_IDS) + 1, 0), outputs)["foreground"]
+    ours = {name: results[f"IoU-{name}"] for name in LABEL_IDS}
+    assert ours == {name: pytest.approx(expected[name], rel=1e-12) for name in LABEL_IDS}
+    assert len(set(ours.values())) == len(LABEL_IDS) and all(0 < iou < 1 for iou in ours.values())
 
 
 def test_coarse_images_have_no_angles(records):

@@ -1,5 +1,7 @@
 """The challenge's metrics per subset, by hand and against the evaluator of all images."""
 
+import json
+
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
@@ -52,19 +54,17 @@ def records():
     MetadataCatalog.pop(NAME, None)
 
 
-def evaluate(evaluator: CountingEvaluator, image_ids: tuple[int, ...] = tuple(IMAGES)) -> dict[str, float]:
+def evaluate(evaluator: CountingEvaluator, image_ids: tuple[int, ...] = tuple(IMAGES)) -> dict[str, dict[str, float]]:
     evaluator.reset()
     for image_id in image_ids:
         predicted = masks(IMAGES[image_id][2])
         instances = Instances(SIZE, pred_masks=torch.from_numpy(predicted), scores=torch.ones(len(predicted)))
         evaluator.process([{"image_id": image_id}], [{"instances": instances}])
-    (results,) = evaluator.evaluate().items()
-    assert results[0] == evaluator.task
-    return results[1]
+    return evaluator.evaluate()
 
 
 def test_by_hand(records):
-    results = evaluate(LeafEvaluator(NAME))
+    results = evaluate(LeafEvaluator(NAME))["lsc"]
     half = np.sqrt(0.5)  # N-1 standard deviation of two values that differ by 1
     expected = {
         # SBD of image 1: its second leaf is missed. FBD: 4 of 8 columns.
@@ -89,7 +89,10 @@ def test_by_hand(records):
 
 
 def test_all_agrees_with_the_counting_evaluator(records):
-    leaves, counting = evaluate(LeafEvaluator(NAME)), evaluate(CountingEvaluator(NAME))
+    results = evaluate(LeafEvaluator(NAME))
+    assert list(results) == ["counting", "lsc"]
+    leaves, counting = results["lsc"], evaluate(CountingEvaluator(NAME))["counting"]
+    assert results["counting"] == counting
     for metric in ("SBD", "SBD_std", "FBD", "FBD_std", "DiC", "DiC_std", "abs_DiC", "abs_DiC_std", "num_images"):
         assert leaves[f"all_{metric}"] == counting[metric]
 
@@ -99,11 +102,13 @@ def test_order_of_the_images_does_not_matter(records):
 
 
 def test_files_name_the_subset(records, tmp_path):
-    evaluate(LeafEvaluator(NAME, str(tmp_path)))
-    header, *rows = (tmp_path / "lsc_per_image.csv").read_text().splitlines()
+    results = evaluate(LeafEvaluator(NAME, str(tmp_path)))
+    header, *rows = (tmp_path / "counting_per_image.csv").read_text().splitlines()
     assert header.endswith(",subset")
     assert [row.rsplit(",", 1)[1] for row in rows] == ["A1", "A1", "A5"]
-    assert (tmp_path / "lsc_results.json").is_file()
+    for task in ("counting", "lsc"):
+        content = json.loads((tmp_path / f"{task}_results.json").read_text())
+        assert content == {"dataset": NAME, task: results[task]}
 
 
 def test_images_need_a_subset(records):
