@@ -30,6 +30,8 @@ from .targets import Targets
 MIN_BOX_IOU = 0.25
 # Weight of the L1 distance beside the generalised IoU.
 L1_WEIGHT = 0.5
+# Weight of a pixel of another object beside others in patch_neighbor_bce.
+NEIGHBOR_WEIGHT = 3.0
 
 
 @dataclass
@@ -39,6 +41,7 @@ class PatchPairs:
     Attributes:
         logits: [n, F_h, F_w], or a non-negative patch mask of a head that gives no logits.
         truth: [n, F_h, F_w] in [0, 1], the object's true mask cut out at the same box.
+        neighbors: [n, F_h, F_w] in [0, 1], the other objects of the image likewise.
         window: where they were cut out.
         true_masks: [n, H, W] in {0, 1}.
         classes: [n], the true ones.
@@ -48,6 +51,7 @@ class PatchPairs:
 
     logits: Tensor
     truth: Tensor
+    neighbors: Tensor
     window: Window
     true_masks: Tensor
     classes: Tensor
@@ -76,8 +80,9 @@ class PatchPairs:
         """
         true_masks, classes = targets.masks[instances], targets.classes[instances]
         with torch.no_grad():
-            truth = attention.extract(true_masks[:, None], window)[:, 0].clamp(0, 1)
-        return cls(logits, truth, window, true_masks, classes, class_probabilities, attention.paste)
+            others = (targets.masks.amax(1)[instances[0]] - true_masks).clamp(min=0)
+            cut = attention.extract(torch.stack([true_masks, others], dim=1), window).clamp(0, 1)
+        return cls(logits, cut[:, 0], cut[:, 1], window, true_masks, classes, class_probabilities, attention.paste)
 
     @property
     def masks(self) -> Tensor:
@@ -89,6 +94,13 @@ class PatchPairs:
 def patch_bce_loss(pairs: PatchPairs) -> Tensor:
     """Mean binary cross entropy of patch pixels."""
     return F.binary_cross_entropy_with_logits(pairs.logits, pairs.truth)
+
+
+@register_as(STEP_MASK_LOSS_REGISTRY, "patch_neighbor_bce")
+def patch_neighbor_bce_loss(pairs: PatchPairs) -> Tensor:
+    """Binary cross entropy of patch pixels in which other objects weigh more, so that touching ones stay apart."""
+    weight = 1 + (NEIGHBOR_WEIGHT - 1) * pairs.neighbors
+    return F.binary_cross_entropy_with_logits(pairs.logits, pairs.truth, weight)
 
 
 @register_as(STEP_MASK_LOSS_REGISTRY, "patch_dice")

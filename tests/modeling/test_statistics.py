@@ -85,7 +85,16 @@ def test_statistics_of_stage_b_have_no_masks(tiny_cfg, make_targets, make_box_se
 def make_pairs(masks: torch.Tensor, true_masks: torch.Tensor) -> PatchPairs:
     """Pairs whose pasted masks are ``masks`` [n, H, W]."""
     classes = torch.zeros(len(masks), dtype=torch.int64)
-    return PatchPairs(masks, torch.zeros_like(masks), None, true_masks, classes, None, lambda patches, window: patches)
+    return PatchPairs(
+        masks,
+        torch.zeros_like(masks),
+        torch.zeros_like(masks),
+        None,
+        true_masks,
+        classes,
+        None,
+        lambda patches, window: patches,
+    )
 
 
 def test_statistics_of_single_steps_by_loop():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from rec_attend_d2.layers.boxes import CenterBoxes
 from rec_attend_d2.layers.overlap import pairwise_box_iou
@@ -322,25 +323,38 @@ def make_pairs(fast_cfg, make_proposal):
         targets = make_targets([3, 3])
         image, instance = torch.tensor([0, 0, 1]), torch.tensor([1, 0, 2])
         boxes = CenterBoxes(targets.boxes.center[image, instance] + 1.3, targets.boxes.size[image, instance] * 1.1)
-        window = attention.window(boxes, make_proposal(boxes.center, boxes.size))
+        window = attention.window(boxes, make_proposal(boxes.center, boxes.size), (HEIGHT, WIDTH))
         logits = torch.randn(3, 12, 16).requires_grad_()
         return PatchPairs.of(logits, None, window, (image, instance), attention, targets)
 
     return make
 
 
-def test_the_truth_of_a_patch_is_the_true_mask_cut_out(fast_cfg, make_proposal):
+def test_truth_and_neighbors_of_a_patch_are_true_masks_cut_out(fast_cfg, make_proposal):
     """At a box as large as the patch, points are pixels."""
     targets = make_targets([3, 3])
     attention = build_attention(fast_cfg())
     center, size = torch.tensor([[12.5, 33.5], [8.5, 47.5]]), torch.tensor([[11.0, 15.0]] * 2)
-    window = attention.window(CenterBoxes(center, size), make_proposal(center, size))
+    window = attention.window(CenterBoxes(center, size), make_proposal(center, size), (HEIGHT, WIDTH))
     image, instance = torch.tensor([1, 0]), torch.tensor([1, 2])
     pairs = PatchPairs.of(torch.zeros(2, 12, 16), None, window, (image, instance), attention, targets)
     for pair, (top, left) in enumerate(((7, 26), (3, 40))):
         mask = targets.masks[image[pair], instance[pair]]
         assert torch.equal(pairs.true_masks[pair], mask)
-        torch.testing.assert_close(pairs.truth[pair], mask[top : top + 12, left : left + 16], atol=1e-5, rtol=0)
+        others = targets.masks[image[pair]].sum(0) - mask
+        for cut, whole in ((pairs.truth, mask), (pairs.neighbors, others)):
+            torch.testing.assert_close(cut[pair], whole[top : top + 12, left : left + 16], atol=1e-5, rtol=0)
+    assert pairs.neighbors[1].sum() > 1  # two columns of its neighbour
+
+
+def test_pixels_of_neighbors_weigh_three_times_as_much(criterion, make_pairs):
+    pairs = make_pairs()
+    pairs.neighbors = (torch.rand_like(pairs.truth) < 0.3).float()
+    entropy = F.binary_cross_entropy_with_logits(pairs.logits, pairs.truth, reduction="none")
+    expected = (entropy + 2 * entropy * pairs.neighbors).mean().item()
+    loss = criterion(STEP_MASK=["patch_neighbor_bce"]).mask_loss(pairs)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert loss > criterion(STEP_MASK=["patch_bce"]).mask_loss(pairs)
 
 
 def test_mask_losses_on_the_patch_by_loop(criterion, make_pairs):
@@ -371,7 +385,7 @@ def test_mask_loss_on_the_image_by_loop(criterion, make_pairs, attention: str):
     assert (torch.autograd.grad(loss, pairs.logits)[0] != 0).any()
 
 
-@pytest.mark.parametrize("names", [["patch_bce", "patch_dice"], ["image_iou"]], ids=str)
+@pytest.mark.parametrize("names", [["patch_bce", "patch_dice"], ["patch_neighbor_bce"], ["image_iou"]], ids=str)
 def test_perfect_patches_have_a_small_mask_loss(criterion, make_pairs, names: list[str]):
     pairs = make_pairs()
     pairs.logits = (pairs.truth - 0.5) * 40
@@ -386,8 +400,10 @@ def test_without_pairs_there_is_no_mask_loss_but_a_gradient(criterion):
     logits = torch.zeros(2, 12, 16, requires_grad=True)
     chosen = logits[torch.zeros(2, dtype=torch.bool)]
     none = torch.zeros(0, HEIGHT, WIDTH)
-    pairs = PatchPairs(chosen, chosen.detach(), None, none, none[:, 0, 0].long(), None, lambda *_: None)
-    loss = criterion(STEP_MASK=["patch_bce", "patch_dice", "image_iou"]).mask_loss(pairs)
+    pairs = PatchPairs(
+        chosen, chosen.detach(), chosen.detach(), None, none, none[:, 0, 0].long(), None, lambda *_: None
+    )
+    loss = criterion(STEP_MASK=["patch_bce", "patch_neighbor_bce", "patch_dice", "image_iou"]).mask_loss(pairs)
     assert loss == 0
     assert (torch.autograd.grad(loss, logits)[0] == 0).all()
 
