@@ -23,6 +23,8 @@ def add_rec_attend_config(cfg: CN) -> None:
 
 def _add_data_config(cfg: CN) -> None:
     # Size (height, width) in pixels every image is resized to before it enters the network.
+    # With RandomCrop among the augmentations training sees windows of it: INPUT.CROP.TYPE "absolute" and
+    # INPUT.CROP.SIZE [height, width] in pixels, Detectron2's own keys.
     cfg.INPUT.IMAGE_SIZE = [224, 224]
     # Weight of coarsely annotated images (Cityscapes' train_extra) in stage A's loss of the foreground.
     cfg.INPUT.COARSE_WEIGHT = 0.1
@@ -239,8 +241,9 @@ def _add_loss_config(node: CN) -> None:
     node.LOSS.BOX_WEIGHT = 1.0
     node.LOSS.SCORE_WEIGHT = 1.0
     node.LOSS.CLASS_WEIGHT = 0.5
-    # Losses of single steps (see TRAINING.MODE): functions of STEP_MASK_LOSS_REGISTRY, "patch_bce" and "patch_dice" on
-    # the patch and "image_iou" on the whole image; they are summed.
+    # Losses of single steps (see TRAINING.MODE): functions of STEP_MASK_LOSS_REGISTRY, "patch_bce",
+    # "patch_neighbor_bce" (other objects' pixels weigh more, for objects that touch) and "patch_dice" on the patch and
+    # "image_iou" on the whole image; they are summed.
     node.LOSS.STEP_MASK = ["patch_bce", "patch_dice"]
     # Weight of -log of the share of the place distribution on unclaimed objects.
     node.LOSS.PLACE_WEIGHT = 1.0

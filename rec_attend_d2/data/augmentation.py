@@ -14,7 +14,8 @@ from detectron2.data import transforms as T
 from fvcore.common.registry import Registry
 from numpy.typing import NDArray
 
-from .warps import WarpTransform, elastic_displacement
+from ..modeling.image_model import training_size
+from .warps import SMALLEST_SHARE, WarpTransform, elastic_displacement
 
 AUGMENTATION_REGISTRY = Registry("AUGMENTATION")
 AUGMENTATION_REGISTRY.__doc__ = """
@@ -134,6 +135,17 @@ class ShiftTransform(T.Transform):
         return coords + np.array([self.right, self.down])
 
 
+class WindowTransform(T.CropTransform):
+    """Cuts a window out of image and masks. A mask of which less than a fifth is in it becomes empty."""
+
+    def apply_segmentation(self, segmentation: NDArray) -> NDArray:
+        """A mask [H, W] of 0 and 1 to the window's size."""
+        window = super().apply_segmentation(segmentation)
+        if np.count_nonzero(window) < SMALLEST_SHARE * np.count_nonzero(segmentation):
+            return np.zeros_like(window)
+        return window
+
+
 class IntensityTransform(T.Transform):
     """Changes the values of an image, alike in all channels. Masks and points stay as they are."""
 
@@ -245,6 +257,36 @@ class RandomShift(T.Augmentation):
         """A shift drawn at random."""
         down, right = np.random.randint(-self.max_shift, self.max_shift + 1, size=2)
         return ShiftTransform(int(down), int(right))
+
+
+@AUGMENTATION_REGISTRY.register()
+class RandomCrop(T.Augmentation):
+    """Cuts out a window of INPUT.CROP.SIZE, any place alike, so that images can be large without costing more.
+
+    Where objects are small, a window of an enlarged image teaches more in the same time than the whole image does.
+    """
+
+    at_network_size = True
+
+    @configurable
+    def __init__(self, *, size: tuple[int, int]):
+        """
+        Args:
+            size: (height, width), pixels.
+        """
+        super().__init__()
+        self.size = size
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        return {"size": training_size(cfg)}
+
+    def get_transform(self, image: NDArray) -> T.Transform:
+        """A window of ``image`` [H, W, C] drawn at random."""
+        (height, width), (rows, columns) = image.shape[:2], self.size
+        top = int(np.random.randint(height - rows + 1))
+        left = int(np.random.randint(width - columns + 1))
+        return WindowTransform(left, top, columns, rows, orig_w=width, orig_h=height)
 
 
 @AUGMENTATION_REGISTRY.register()

@@ -19,7 +19,7 @@ _FILTER_RADIUS = 8
 _SMALLEST_SIGMA = 10.0
 _SIGMA_PER_DISPLACEMENT = 4.0
 # Share of the area it would have in an endless image that an object has to keep; less shows too little to learn from.
-_SMALLEST_SHARE = 0.2
+SMALLEST_SHARE = 0.2
 # Steps to invert the elastic field; each makes the error several times smaller.
 _ITERATIONS = 5
 # Value of a pixel inside a mask while it is interpolated, so that half of it is a whole number.
@@ -102,7 +102,7 @@ class WarpTransform(T.Transform):
         window = self._window(mask)
         if window is not None:
             found = self._remap(mask, [0.0], window) >= _INSIDE // 2
-            if np.count_nonzero(found) >= _SMALLEST_SHARE * self.scale**2 * np.count_nonzero(mask):
+            if np.count_nonzero(found) >= SMALLEST_SHARE * self.scale**2 * np.count_nonzero(mask):
                 warped[window] = found
         return warped
 

@@ -37,6 +37,11 @@ class CenterBoxes:
         return torch.cat([self.top_left.flip(-1), self.bottom_right.flip(-1)], dim=-1)
 
 
+def scale_axes(values: Tensor, factors: tuple[float, float]) -> Tensor:
+    """``values`` [..., 2] times a number per axis; without a tensor of the numbers, which would go to the device."""
+    return torch.stack([values[..., 0] * factors[0], values[..., 1] * factors[1]], dim=-1)
+
+
 def tight_extent(masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """First and last foreground index per axis, both inclusive.
 

@@ -107,8 +107,14 @@ class Attention(nn.Module, ABC):
     takes_logits: bool
 
     @abstractmethod
-    def window(self, boxes: CenterBoxes, proposal: Proposal) -> Any:
-        """What :meth:`extract` and :meth:`paste` need to know of ``boxes`` [B, 2]: a :class:`Window`."""
+    def window(self, boxes: CenterBoxes, proposal: Proposal, image_size: tuple[int, int]) -> Any:
+        """What :meth:`extract` and :meth:`paste` need to know of ``boxes`` [B, 2]: a :class:`Window`.
+
+        Args:
+            boxes: where to look, pixels.
+            proposal: the filters' variance and gains may be its.
+            image_size: (H, W), pixels.
+        """
 
     @abstractmethod
     def extract(self, image: Tensor, window: Any) -> Tensor:
@@ -119,8 +125,8 @@ class Attention(nn.Module, ABC):
         """Soft mask [B, H, W] in [0, 1] of a patch mask [B, F_h, F_w]."""
 
     @abstractmethod
-    def box_maps(self, proposals: Proposal) -> Tensor:
-        """Boxes [B, T, H, W] in [0, 1] of proposals [B, T, ...]."""
+    def box_maps(self, proposals: Proposal, image_size: tuple[int, int]) -> Tensor:
+        """Boxes [B, T, H, W] in [0, 1] of proposals [B, T, ...] in images of size ``image_size`` (H, W)."""
 
     def cut(self, inputs: StepInputs, names: Sequence[str], window: Any) -> Tensor:
         """Patch [B, C, F_h, F_w] of all the maps ``names``; features count as enlarged to the image's size."""
@@ -141,16 +147,14 @@ class GaussianAttention(Attention):
     takes_logits = False
 
     @configurable
-    def __init__(self, *, image_size: tuple[int, int], patch_size: tuple[int, int], variance: str, learn_gains: bool):
+    def __init__(self, *, patch_size: tuple[int, int], variance: str, learn_gains: bool):
         """
         Args:
-            image_size: (H, W), pixels.
             patch_size: (F_h, F_w), pixels.
             variance: name in FILTER_VARIANCE_REGISTRY.
             learn_gains: take the gains from the proposal instead of fixing them.
         """
         super().__init__()
-        self.image_size = image_size
         self.patch_size = patch_size
         self.log_variance = look_up(FILTER_VARIANCE_REGISTRY, variance, "MODEL.REC_ATTEND.ATTENTION.FILTER_VARIANCE")
         self.learn_gains = learn_gains
@@ -161,28 +165,27 @@ class GaussianAttention(Attention):
     def from_config(cls, cfg: CfgNode) -> dict:
         node = cfg.MODEL.REC_ATTEND.ATTENTION
         return {
-            "image_size": tuple(cfg.INPUT.IMAGE_SIZE),
             "patch_size": tuple(node.PATCH_SIZE),
             "variance": node.FILTER_VARIANCE,
             "learn_gains": node.LEARN_GAINS,
         }
 
-    def _filters(self, boxes: CenterBoxes, log_variance: Tensor) -> tuple[Tensor, Tensor]:
+    def _filters(self, boxes: CenterBoxes, log_variance: Tensor, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         filters = [
             gaussian_filters(
                 boxes.center[:, axis],
                 boxes.size[:, axis],
                 log_variance[:, axis],
-                self.image_size[axis],
+                image_size[axis],
                 self.patch_size[axis],
             )
             for axis in (0, 1)
         ]
         return filters[0], filters[1]
 
-    def window(self, boxes: CenterBoxes, proposal: Proposal) -> Window:
+    def window(self, boxes: CenterBoxes, proposal: Proposal, image_size: tuple[int, int]) -> Window:
         """Filters at ``boxes`` [B, 2]; variance and gains are the proposal's, also for true boxes."""
-        filters_y, filters_x = self._filters(boxes, self.log_variance(proposal, self._patch_size))
+        filters_y, filters_x = self._filters(boxes, self.log_variance(proposal, self._patch_size), image_size)
         patch_gain, mask_gain = proposal.learned_patch_log_gain, proposal.learned_mask_log_gain
         if not self.learn_gains:
             patch_gain = torch.full_like(patch_gain, FIXED_PATCH_LOG_GAIN)
@@ -198,12 +201,12 @@ class GaussianAttention(Attention):
         """Soft mask [B, H, W] in (0, 1) of a patch mask [B, F_h, F_w]."""
         return soft_mask(paste_patch(patch_mask, window.filters_y, window.filters_x), window.mask_log_gain)
 
-    def box_maps(self, proposals: Proposal) -> Tensor:
+    def box_maps(self, proposals: Proposal, image_size: tuple[int, int]) -> Tensor:
         """Soft boxes [B, T, H, W] in (0, 1) of proposals [B, T, ...]: a pasted patch of ones."""
         batch, steps = proposals.log_size.shape[:2]
         log_variance = self.log_variance(proposals, self._patch_size).flatten(0, 1)
         boxes = CenterBoxes(proposals.boxes.center.flatten(0, 1), proposals.boxes.size.flatten(0, 1))
-        pasted = paste_ones(*self._filters(boxes, log_variance))
+        pasted = paste_ones(*self._filters(boxes, log_variance, image_size))
         return soft_mask(pasted, proposals.box_map_log_gain.flatten()).unflatten(0, (batch, steps))
 
 
@@ -228,15 +231,13 @@ class BilinearAttention(Attention):
     takes_logits = True
 
     @configurable
-    def __init__(self, *, image_size: tuple[int, int], patch_size: tuple[int, int], sampling: str):
+    def __init__(self, *, patch_size: tuple[int, int], sampling: str):
         """
         Args:
-            image_size: (H, W), pixels.
             patch_size: (F_h, F_w), pixels.
             sampling: name in SAMPLING_REGISTRY.
         """
         super().__init__()
-        self.image_size = image_size
         self.patch_size = patch_size
         self.sampling = look_up(SAMPLING_REGISTRY, sampling, f"{_KEY}.SAMPLING")
 
@@ -246,15 +247,14 @@ class BilinearAttention(Attention):
         if node.LEARN_GAINS:
             raise ValueError(f"{_KEY}.NAME 'BilinearAttention' has no gains: set {_KEY}.LEARN_GAINS to False.")
         return {
-            "image_size": tuple(cfg.INPUT.IMAGE_SIZE),
             "patch_size": tuple(node.PATCH_SIZE),
             "sampling": node.SAMPLING,
         }
 
-    def window(self, boxes: CenterBoxes, proposal: Proposal) -> BilinearWindow:
+    def window(self, boxes: CenterBoxes, proposal: Proposal, image_size: tuple[int, int]) -> BilinearWindow:
         """Filters at ``boxes`` [B, 2], which count as at least a pixel large."""
         size = boxes.size.clamp(min=1.0)
-        axes = [(boxes.center[:, axis], size[:, axis], self.image_size[axis], self.patch_size[axis]) for axis in (0, 1)]
+        axes = [(boxes.center[:, axis], size[:, axis], image_size[axis], self.patch_size[axis]) for axis in (0, 1)]
         sampled, pasted = [self.sampling(*axis) for axis in axes], [pasting_filters(*axis) for axis in axes]
         zeros = torch.zeros_like(size[:, 0])
         return BilinearWindow(sampled[0], sampled[1], zeros, zeros, pasted[0], pasted[1])
@@ -268,7 +268,7 @@ class BilinearAttention(Attention):
         inside = paste_ones(window.paste_y, window.paste_x)
         return torch.sigmoid(paste_patch(patch_logits, window.paste_y, window.paste_x)) * inside
 
-    def box_maps(self, proposals: Proposal) -> Tensor:
+    def box_maps(self, proposals: Proposal, image_size: tuple[int, int]) -> Tensor:
         """Boxes [B, T, H, W] in {0, 1} of proposals [B, T, ...]; no gradient."""
         boxes = CenterBoxes(proposals.boxes.center.detach(), proposals.boxes.size.detach())
-        return rasterize_boxes(boxes, *self.image_size)
+        return rasterize_boxes(boxes, *image_size)

@@ -16,6 +16,7 @@ from ..layers.boxes import CenterBoxes
 from ..layers.initialization import initialize
 from ..registry import look_up, register_as
 from .control_cnn import build_control_cnn
+from .image_model import training_size
 from .inputs import StepInputs
 from .registries import BOX_PROPOSER_REGISTRY, FIRST_GLIMPSE_REGISTRY
 from .step_types import Places, Proposal
@@ -264,6 +265,11 @@ class GlimpseLSTMBoxProposer(nn.Module):
         node = cfg.MODEL.REC_ATTEND.BOX_PROPOSER
         if node.GLIMPSES < 1:
             raise ValueError(f"{_KEY}.GLIMPSES is {node.GLIMPSES}; give at least 1.")
+        if training_size(cfg) != tuple(cfg.INPUT.IMAGE_SIZE):
+            raise ValueError(
+                f"{_KEY}.NAME 'GlimpseLSTMBoxProposer' looks at maps of one size: take 'RandomCrop' out of "
+                "INPUT.AUGMENTATIONS, or choose 'DenseBoxProposer'."
+            )
         check_initial_size(cfg)
         return {
             "control_cnn": build_control_cnn(cfg),

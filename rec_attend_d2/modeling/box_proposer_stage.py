@@ -71,10 +71,11 @@ class RecAttendBoxProposer(RecurrentModel):
         memory = self.memory.initial(images)
         steps = []
         for step in range(self.time_steps):
-            proposal = self.box_proposer(StepInputs(images, memory, extra), step)
+            inputs = StepInputs(images, memory, extra)
+            proposal = self.box_proposer(inputs, step)
             feeder.boxes(proposal, step)
             score, class_probabilities = self.box_scorer(proposal.hidden)
-            box_map = self.attention.box_maps(stack_steps([proposal]))[:, 0]
+            box_map = self.attention.box_maps(stack_steps([proposal]), inputs.image_size)[:, 0]
             steps.append(BoxStep(proposal, score, class_probabilities, memory, box_map))
             memory = self.memory.update(memory, feeder.claimed(box_map, step), extra)
         stacked = stack_steps(steps)

@@ -6,11 +6,13 @@ Every unclaimed object is a right answer, so that it learns from all of them at 
 Shapes: `B` images, `D` channels of the control CNN's map, `h, w` its size, `H, W` network input.
 """
 
+from collections.abc import Sequence
+
 import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
-from ..layers.boxes import CenterBoxes
+from ..layers.boxes import CenterBoxes, scale_axes
 from .box_proposer import check_initial_size
 from .control_cnn import build_control_cnn
 from .inputs import StepInputs
@@ -22,21 +24,28 @@ FRESH_PLACE_LOGIT = -4.0
 _LOG_SIZE_LIMIT = 4.0
 
 
+def cell_centers(image_size: tuple[int, int], map_size: tuple[int, int], like: Tensor) -> Tensor:
+    """Centres [h * w, 2] of the cells of a map of the image, pixels (y, x); the centre of pixel i is i."""
+    axes = [
+        (torch.arange(cells, dtype=like.dtype, device=like.device) + 0.5) * (length / cells) - 0.5
+        for length, cells in zip(image_size, map_size, strict=True)
+    ]
+    return torch.cartesian_prod(*axes)
+
+
 @BOX_PROPOSER_REGISTRY.register()
 class DenseBoxProposer(nn.Module):
     """Scores every cell of the control CNN's map and reads a box at each; proposes that of the best cell."""
 
     @configurable
-    def __init__(self, *, control_cnn: nn.Module, image_size: tuple[int, int], initial_size: float):
+    def __init__(self, *, control_cnn: nn.Module, initial_size: Sequence[float]):
         """
         Args:
-            control_cnn: with ``out_channels`` and ``map_size``.
-            image_size: (H, W), pixels.
-            initial_size: size of a fresh proposer's boxes relative to the image.
+            control_cnn: with ``out_channels``.
+            initial_size: (height, width) of a fresh proposer's boxes, pixels.
         """
         super().__init__()
         self.control_cnn = control_cnn
-        self.image_size = image_size
         channels: int = control_cnn.out_channels  # type: ignore[assignment]
         self.place = nn.Conv2d(channels, 1, 1)
         self.box = nn.Conv2d(channels, 4, 1)
@@ -48,16 +57,8 @@ class DenseBoxProposer(nn.Module):
         # What the stop scorer reads: the features of the chosen place, the strongest ones of all places, and how sure
         # the best place is.
         self.hidden_dim = 2 * channels + 2
-        height, width = control_cnn.map_size  # type: ignore[misc]
-        stride = torch.tensor([image_size[0] / height, image_size[1] / width])
-        cells = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"), dim=-1)
-        self._stride: Tensor
-        self._cell_centers: Tensor
         self._size: Tensor
-        self.register_buffer("_stride", stride, persistent=False)
-        # Centre of pixel i is i.
-        self.register_buffer("_cell_centers", (cells.flatten(0, 1) + 0.5) * stride - 0.5, persistent=False)
-        self.register_buffer("_size", initial_size * torch.tensor(image_size), persistent=False)
+        self.register_buffer("_size", torch.tensor(initial_size), persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -70,26 +71,28 @@ class DenseBoxProposer(nn.Module):
             )
         return {
             "control_cnn": build_control_cnn(cfg),
-            "image_size": tuple(cfg.INPUT.IMAGE_SIZE),
-            "initial_size": node.BOX_PROPOSER.INITIAL_SIZE,
+            "initial_size": [node.BOX_PROPOSER.INITIAL_SIZE * side for side in cfg.INPUT.IMAGE_SIZE],
         }
 
-    def _boxes(self, features: Tensor) -> CenterBoxes:
+    def _boxes(self, features: Tensor, image_size: tuple[int, int]) -> CenterBoxes:
         """Boxes read at all cells, [B, h * w, 2]."""
+        height, width = features.shape[-2:]
+        cells = cell_centers(image_size, (height, width), features)
         offset, log_size = self.box(features).flatten(2).transpose(1, 2).split(2, dim=2)
         log_size = log_size.clamp(-_LOG_SIZE_LIMIT, _LOG_SIZE_LIMIT)
-        return CenterBoxes(self._cell_centers + offset * self._stride, torch.exp(log_size) * self._size)
+        moved = scale_axes(offset, (image_size[0] / height, image_size[1] / width))
+        return CenterBoxes(cells + moved, torch.exp(log_size) * self._size)
 
     def forward(self, inputs: StepInputs, step: int) -> Proposal:
         """Propose a box per image at time step ``step``, counted from 0."""
         features = self.control_cnn(inputs, step)
         logits = self.place(features)[:, 0]
-        boxes = self._boxes(features)
+        boxes = self._boxes(features, inputs.image_size)
         flat = logits.flatten(1)
         chosen = flat.argmax(1)
         rows = torch.arange(len(chosen), device=chosen.device)
         box = CenterBoxes(boxes.center[rows, chosen], boxes.size[rows, chosen])
-        sides = box.size.new_tensor(self.image_size)
+        per_pixel = 1 / inputs.image_size[0], 1 / inputs.image_size[1]
         zeros = box.size.new_zeros(len(chosen))
         hidden = torch.cat(
             [
@@ -102,8 +105,8 @@ class DenseBoxProposer(nn.Module):
         )
         return Proposal(
             boxes=box,
-            center_normalized=box.center / sides * 2 - 1,
-            log_size=torch.log(box.size / sides),
+            center_normalized=scale_axes(box.center, per_pixel) * 2 - 1,
+            log_size=torch.log(scale_axes(box.size, per_pixel)),
             learned_log_variance=torch.zeros_like(box.size),
             learned_patch_log_gain=zeros,
             learned_mask_log_gain=zeros,

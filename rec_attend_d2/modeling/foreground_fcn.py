@@ -16,6 +16,7 @@ from ..layers.conv_stack import ConvStack, DeconvLayer, PlainDeconvLayer
 from ..layers.initialization import initialize
 from ..layers.step_norm import STEP_NORM_REGISTRY
 from ..registry import look_up
+from .image_model import training_size
 from .inputs import check_conv_layers, feature_size
 from .learned_maps import LearnedMaps
 from .registries import PREPROCESSOR_REGISTRY
@@ -109,6 +110,7 @@ class ForegroundFCN(LearnedMaps):
     def from_config(cls, cfg: CfgNode) -> dict:
         node = cfg.MODEL.REC_ATTEND.PREPROCESSOR
         _check_layers(node, cfg.INPUT.IMAGE_SIZE)
+        feature_size(training_size(cfg), node.CONV_POOLS, f"{_KEY}.CONV_POOLS", "INPUT.CROP.SIZE")
         return {
             **cls.maps_arguments(cfg),
             "conv_channels": node.CONV_CHANNELS,

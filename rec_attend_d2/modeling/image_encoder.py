@@ -13,6 +13,7 @@ from ..layers.initialization import initialize
 from ..layers.residual import ConvNormReLU, ResidualBlock, calm_residuals, enlarge
 from ..layers.step_norm import STEP_NORM_REGISTRY
 from ..registry import look_up
+from .image_model import training_size
 from .registries import PREPROCESSOR_REGISTRY
 from .step_types import ExtraMaps
 
@@ -25,12 +26,12 @@ _KEY = "MODEL.REC_ATTEND.PREPROCESSOR"
 
 
 def check_image_size(cfg: CfgNode) -> None:
-    """Raise a ValueError unless INPUT.IMAGE_SIZE can be halved down to the deepest map."""
-    if any(side % DEEPEST_STRIDE for side in cfg.INPUT.IMAGE_SIZE):
-        raise ValueError(
-            f"INPUT.IMAGE_SIZE is {list(cfg.INPUT.IMAGE_SIZE)}; ImageEncoder and FeatureControlCNN need multiples of "
-            f"{DEEPEST_STRIDE}."
-        )
+    """Raise a ValueError unless INPUT.IMAGE_SIZE and crops of it can be halved down to the deepest map."""
+    for key, size in (("INPUT.IMAGE_SIZE", cfg.INPUT.IMAGE_SIZE), ("INPUT.CROP.SIZE", training_size(cfg))):
+        if any(side % DEEPEST_STRIDE for side in size):
+            raise ValueError(
+                f"{key} is {list(size)}; ImageEncoder and FeatureControlCNN need multiples of {DEEPEST_STRIDE}."
+            )
 
 
 @PREPROCESSOR_REGISTRY.register()

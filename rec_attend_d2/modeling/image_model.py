@@ -14,17 +14,51 @@ from torch import Tensor, nn
 STATISTICS_PERIOD = 20
 
 
+def training_size(cfg: CfgNode) -> tuple[int, int]:
+    """(H, W) in pixels of what a model is trained on: INPUT.IMAGE_SIZE, or the windows that RandomCrop cuts out of it.
+
+    Raises:
+        ValueError: INPUT.CROP does not fit INPUT.AUGMENTATIONS or INPUT.IMAGE_SIZE.
+    """
+    node, image_size = cfg.INPUT.CROP, tuple(cfg.INPUT.IMAGE_SIZE)
+    if "RandomCrop" not in cfg.INPUT.AUGMENTATIONS:
+        if node.ENABLED:
+            raise ValueError("INPUT.CROP.ENABLED is True: name 'RandomCrop' in INPUT.AUGMENTATIONS instead.")
+        return image_size
+    size = tuple(node.SIZE)
+    whole = all(isinstance(side, int) for side in size)
+    if node.TYPE != "absolute" or len(size) != 2 or not whole or not all(map(_in_image, size, image_size)):
+        raise ValueError(
+            f"INPUT.CROP is {node.TYPE} {list(size)}, but RandomCrop needs TYPE 'absolute' and as SIZE [height, width] "
+            f"in pixels, from 1 up to INPUT.IMAGE_SIZE {list(image_size)}."
+        )
+    return size
+
+
+def _in_image(side: int, limit: int) -> bool:
+    return 1 <= side <= limit
+
+
 class ImageModel(nn.Module):
     """Base of the meta-architectures: takes dataset dicts of RecAttendDatasetMapper."""
 
-    def __init__(self, *, image_size: tuple[int, int], pixel_mean: list[float], pixel_std: list[float]):
+    def __init__(
+        self,
+        *,
+        image_size: tuple[int, int],
+        training_size: tuple[int, int],
+        pixel_mean: list[float],
+        pixel_std: list[float],
+    ):
         """
         Args:
             image_size: (H, W), pixels.
+            training_size: (H, W) in training, see :func:`training_size`.
             pixel_mean, pixel_std: [3], BGR, subtracted from and divided into images of range 0 to 255.
         """
         super().__init__()
         self.image_size = image_size
+        self.training_size = training_size
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
@@ -35,6 +69,7 @@ class ImageModel(nn.Module):
         """Arguments of this class's constructor."""
         return {
             "image_size": tuple(cfg.INPUT.IMAGE_SIZE),
+            "training_size": training_size(cfg),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
@@ -45,10 +80,13 @@ class ImageModel(nn.Module):
         return self.pixel_mean.device
 
     def _check_size(self, entry: dict, what: str, size: Sequence[int]) -> None:
-        if tuple(size) != self.image_size:
+        key, expected = "INPUT.IMAGE_SIZE", self.image_size
+        if self.training and self.training_size != self.image_size:
+            key, expected = "INPUT.CROP.SIZE", self.training_size
+        if tuple(size) != expected:
             raise ValueError(
-                f"{entry.get('file_name', 'An image')} has {what} {tuple(size)} (height, width), but INPUT.IMAGE_SIZE "
-                f"is {self.image_size}. RecAttendDatasetMapper resizes images and instances."
+                f"{entry.get('file_name', 'An image')} has {what} {tuple(size)} (height, width), but {key} "
+                f"is {expected}. RecAttendDatasetMapper resizes images and instances."
             )
 
     def preprocess_image(self, batched_inputs: list[dict]) -> Tensor:

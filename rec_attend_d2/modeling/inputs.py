@@ -30,6 +30,12 @@ class StepInputs:
     memory: Tensor
     extra: ExtraMaps
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W), pixels."""
+        height, width = self.image.shape[-2:]
+        return height, width
+
     def concatenated(self, names: Sequence[str]) -> Tensor:
         """See :func:`concatenate_inputs`."""
         return concatenate_inputs(self.image, self.memory, self.extra, names)

@@ -154,7 +154,7 @@ class RecAttend(RecurrentModel):
         """One time step, counted from 0; ``feeder`` chooses the boxes to cut out, by default the proposed ones."""
         proposal = self.box_proposer(inputs, step)
         boxes = proposal.boxes if feeder is None else feeder.boxes(proposal, step)
-        window = self.attention.window(boxes, proposal)
+        window = self.attention.window(boxes, proposal, inputs.image_size)
         patch = self.attention.cut(inputs, self.mask_inputs, window)
         patch_mask, features = self.segmentation_head(patch, step)
         claimed = self.memory.claimed(inputs.memory)
@@ -172,12 +172,13 @@ class RecAttend(RecurrentModel):
 
     def _sequence(self, steps: list[MaskStep]) -> MaskSequence:
         stacked = stack_steps(steps)
+        height, width = stacked.mask.shape[-2:]
         return MaskSequence(
             proposals=stacked.proposal,
             scores=stacked.score,
             class_probabilities=stacked.class_probabilities,
             memories=stacked.memory,
-            box_maps=self.attention.box_maps(stacked.proposal),
+            box_maps=self.attention.box_maps(stacked.proposal, (height, width)),
             masks=stacked.mask,
             patches=stacked.patch,
             patch_masks=stacked.patch_mask,

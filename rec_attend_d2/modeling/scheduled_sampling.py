@@ -90,7 +90,7 @@ class SampledTruth:
         """Share of every true instance in this step's truth, [B, N]."""
         with torch.no_grad():
             proposals = stack_steps([proposal])
-            box_maps = self._attention.box_maps(proposals)
+            box_maps = self._attention.box_maps(proposals, self._targets.image_size)
             overlap = self._sampling.overlap(proposals, box_maps, self._targets)[:, 0]
             return self._sampling.choose(overlap, self._taken, self._targets.valid)
 

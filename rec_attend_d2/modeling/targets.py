@@ -34,6 +34,12 @@ class Targets:
     padding_ratio: float
     padding_pixels: float
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W), pixels."""
+        height, width = self.masks.shape[-2:]
+        return height, width
+
     @classmethod
     def from_masks(
         cls, masks: Tensor, padding_ratio: float, padding_pixels: float, classes: Tensor | None = None

@@ -14,7 +14,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.evaluation import inference_context
 from torch import Tensor
 
-from ..layers.boxes import CenterBoxes
+from ..layers.boxes import CenterBoxes, scale_axes
 from ..registry import look_up
 from .claims import DrawnMemories, unclaimed_instances
 from .criterion import MaskCriterion
@@ -243,8 +243,8 @@ class ParallelTeacherForcing:
         claimed = model.memory.claimed(inputs.memory)[:, None]
         steps = assign_steps(stack_steps([proposal.boxes]), claimed, targets)
         cuts = self._cuts(proposal, steps, targets)
-        cut_proposal = at_boxes(select(proposal, cuts.image), cuts.boxes, model.image_size)
-        window = model.attention.window(cuts.boxes, cut_proposal)
+        cut_proposal = at_boxes(select(proposal, cuts.image), cuts.boxes, inputs.image_size)
+        window = model.attention.window(cuts.boxes, cut_proposal, inputs.image_size)
         patch = model.attention.cut(inputs.select(cuts.image), model.mask_inputs, window)
         patch_mask, features = model.segmentation_head(patch, 0)
         score = model.stop_scorer(proposal.hidden, features[: len(images)])
@@ -315,7 +315,7 @@ def select_detached(inputs: StepInputs) -> StepInputs:
 
 def at_boxes(proposal: Proposal, boxes: CenterBoxes, image_size: tuple[int, int]) -> Proposal:
     """``proposal`` as if it had proposed ``boxes``, on whose size the filters' variance may depend."""
-    log_size = torch.log(boxes.size / boxes.size.new_tensor(image_size))
+    log_size = torch.log(scale_axes(boxes.size, (1 / image_size[0], 1 / image_size[1])))
     return dataclasses.replace(proposal, boxes=boxes, log_size=log_size)
 
 
@@ -345,7 +345,7 @@ class SequentialSteps:
         steps = assign_steps(sequence.proposals.boxes, sequence.memories, targets)
         image, step = steps.hit.nonzero(as_tuple=True)
         proposal = select(sequence.proposals, (image, step))
-        window = model.attention.window(select(sequence.used_boxes, (image, step)), proposal)
+        window = model.attention.window(select(sequence.used_boxes, (image, step)), proposal, targets.image_size)
         instances = image, steps.instance[image, step]
         classes = select(sequence.class_probabilities, (image, step))
         patches = sequence.patch_masks[image, step]

@@ -9,6 +9,7 @@ from detectron2.data import transforms as T
 from rec_attend_d2.data import RecAttendDatasetMapper
 from rec_attend_d2.data.augmentation import (
     IntensityTransform,
+    RandomCrop,
     RandomHorizontalFlip,
     RandomIntensity,
     RandomShift,
@@ -19,6 +20,7 @@ from rec_attend_d2.data.augmentation import (
     ResizeToSizeTransform,
     ShiftTransform,
     TransposeTransform,
+    WindowTransform,
     build_augmentations,
     build_resize,
     resize_array,
@@ -56,6 +58,7 @@ TRANSFORMS = {
     "vertical": (T.VFlipTransform(18), lambda mask: mask[::-1]),
     "transpose": (TransposeTransform(), lambda mask: mask.T),
     "shift": (ShiftTransform(3, -2), lambda mask: np.pad(mask, ((3, 0), (0, 2)))[:18, 2:]),
+    "window": (WindowTransform(2, 1, 20, 15, orig_w=26, orig_h=18), lambda mask: mask[1:16, 2:22]),
     "shift_up": (ShiftTransform(-3, 5), lambda mask: np.pad(mask, ((0, 3), (5, 0)))[3:, :26]),
 }
 
@@ -104,6 +107,55 @@ def test_shift_covers_its_range(cfg, mask):
     shift = RandomShift(cfg)
     drawn = [shift.get_transform(mask) for _ in range(400)]
     assert {t.down for t in drawn} == {t.right for t in drawn} == set(range(-3, 4))
+
+
+def _crop(cfg, size) -> None:
+    cfg.INPUT.AUGMENTATIONS = ["RandomCrop"]
+    cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = "absolute", size
+
+
+def test_crops_lie_anywhere_in_the_image(cfg):
+    cfg.INPUT.IMAGE_SIZE = [18, 26]
+    _crop(cfg, [16, 23])
+    np.random.seed(0)
+    crop = build_augmentations(cfg)[-1]
+    assert isinstance(crop, RandomCrop)
+    picture = np.arange(18 * 26, dtype=np.float32).reshape(18, 26)
+    places = set()
+    for _ in range(200):
+        window = crop.get_transform(picture).apply_image(picture)
+        top, left = divmod(int(window[0, 0]), 26)
+        np.testing.assert_array_equal(window, picture[top : top + 16, left : left + 23])
+        places.add((top, left))
+    assert places == {(top, left) for top in range(3) for left in range(4)}
+
+
+def test_a_window_drops_slivers(mask):
+    """Of which less than a fifth is inside; what is left of the others stays."""
+    whole = int(mask.sum())
+    for start in range(18):
+        window = WindowTransform(start, 0, 26 - start, 18, orig_w=26, orig_h=18).apply_segmentation(mask)
+        left = int(mask[:, start:].sum())
+        assert window.sum() == (left if left >= whole / 5 else 0)
+    assert window.shape == (18, 9) and 0 < left < whole / 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        ("relative_range", [16, 16]),
+        ("absolute", [0.9, 0.9]),
+        ("absolute", [16]),
+        ("absolute", [0, 16]),
+        ("absolute", [64, 33]),
+    ],
+)
+def test_impossible_crops(cfg, kind, size):
+    cfg.INPUT.IMAGE_SIZE = [64, 32]
+    _crop(cfg, size)
+    cfg.INPUT.CROP.TYPE = kind
+    with pytest.raises(ValueError, match=r"INPUT\.CROP is .*'absolute'.*INPUT\.IMAGE_SIZE \[64, 32\]"):
+        build_augmentations(cfg)
 
 
 def test_same_seed_same_augmentation(cfg, mask):

@@ -31,7 +31,7 @@ LOG_VARIANCE = torch.tensor([[0.5, -0.3], [0.1, 0.9]])
 
 
 def attention(variance: str = "from_size", learn_gains: bool = False) -> GaussianAttention:
-    return GaussianAttention(image_size=IMAGE_SIZE, patch_size=PATCH_SIZE, variance=variance, learn_gains=learn_gains)
+    return GaussianAttention(patch_size=PATCH_SIZE, variance=variance, learn_gains=learn_gains)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def banks(name: str, index: int, center: Tensor, size: Tensor) -> list[np.ndarra
 
 @pytest.mark.parametrize("variance", ["from_size", "learned", "unit"])
 def test_window_at_the_proposed_box(proposal: Proposal, variance: str):
-    window = attention(variance).window(proposal.boxes, proposal)
+    window = attention(variance).window(proposal.boxes, proposal, IMAGE_SIZE)
     for index in range(2):
         expected = banks(variance, index, CENTER, SIZE)
         np.testing.assert_allclose(window.filters_y[index].numpy(), expected[0], rtol=1e-4, atol=1e-7)
@@ -80,7 +80,7 @@ def test_window_at_the_proposed_box(proposal: Proposal, variance: str):
 @pytest.mark.parametrize("variance", ["from_size", "learned", "unit"])
 def test_window_at_a_true_box_keeps_the_proposals_variance(proposal: Proposal, variance: str):
     true_boxes = CenterBoxes(CENTER + 2, SIZE * 0.5)
-    window = attention(variance).window(true_boxes, proposal)
+    window = attention(variance).window(true_boxes, proposal, IMAGE_SIZE)
     expected = banks(variance, 1, CENTER + 2, SIZE * 0.5)
     np.testing.assert_allclose(window.filters_y[1].numpy(), expected[0], rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(window.filters_x[1].numpy(), expected[1], rtol=1e-4, atol=1e-7)
@@ -92,7 +92,7 @@ def test_window_at_a_true_box_keeps_the_proposals_variance(proposal: Proposal, v
 def test_gains_are_fixed_or_learned(
     proposal: Proposal, learn_gains: bool, patch_gain: list[float], mask_gain: list[float]
 ):
-    window = attention(learn_gains=learn_gains).window(proposal.boxes, proposal)
+    window = attention(learn_gains=learn_gains).window(proposal.boxes, proposal, IMAGE_SIZE)
     np.testing.assert_allclose(window.patch_log_gain.numpy(), patch_gain, rtol=1e-6)
     np.testing.assert_allclose(window.mask_log_gain.numpy(), mask_gain, rtol=1e-6)
 
@@ -137,7 +137,7 @@ def test_box_maps_are_pasted_ones(make_proposal, proposal: Proposal, variance: s
         learned_log_variance=LOG_VARIANCE[None],
         box_map_log_gain=proposal.box_map_log_gain[None],
     )
-    maps = attention(variance).box_maps(sequence)
+    maps = attention(variance).box_maps(sequence, IMAGE_SIZE)
     assert maps.shape == (1, 2, *IMAGE_SIZE)
     for step, log_gain in enumerate((2.0, 1.0)):
         filter_y, filter_x = banks(variance, step, CENTER, SIZE)
@@ -148,7 +148,7 @@ def test_box_maps_are_pasted_ones(make_proposal, proposal: Proposal, variance: s
 
 def test_a_box_map_is_high_inside_its_box_and_low_outside(make_proposal):
     center, size = torch.tensor([[[15.0, 25.0]]]), torch.tensor([[[12.0, 20.0]]])
-    maps = attention().box_maps(make_proposal(center, size, box_map_log_gain=torch.full((1, 1), 2.0)))[0, 0]
+    maps = attention().box_maps(make_proposal(center, size, box_map_log_gain=torch.full((1, 1), 2.0)), IMAGE_SIZE)[0, 0]
     # Inside, filters add up to their density of 16 / 13 and 24 / 21 per pixel.
     assert maps[15, 25].item() == pytest.approx(scipy.special.expit(math.e**2 * 16 / 13 * 24 / 21 - 5), abs=2e-3)
     assert maps[15, 40].item() == pytest.approx(scipy.special.expit(-5), abs=1e-3)
@@ -164,13 +164,13 @@ def test_variance_from_size_is_size_over_patch_in_pixels(proposal: Proposal):
 def test_built_from_config(tiny_cfg):
     cfg = tiny_cfg({"ATTENTION.FILTER_VARIANCE": "learned", "ATTENTION.LEARN_GAINS": True})
     part = GaussianAttention(cfg)
-    assert part.image_size == IMAGE_SIZE and part.patch_size == PATCH_SIZE
+    assert part.patch_size == PATCH_SIZE
     assert part.learn_gains
     assert not part.state_dict()  # it learns nothing, so checkpoints hold nothing of it
 
 
 def bilinear(sampling: str = "bilinear") -> BilinearAttention:
-    return BilinearAttention(image_size=IMAGE_SIZE, patch_size=PATCH_SIZE, sampling=sampling)
+    return BilinearAttention(patch_size=PATCH_SIZE, sampling=sampling)
 
 
 def patch_places(box: int, axis: int, center: Tensor = CENTER, size: Tensor = SIZE) -> np.ndarray:
@@ -184,7 +184,7 @@ def test_bilinear_extraction_interpolates_the_image(proposal: Proposal):
     boxes = CenterBoxes(CENTER, SIZE * 0.6)
     image = torch.rand(2, 3, *IMAGE_SIZE)
     part = bilinear()
-    patch = part.extract(image, part.window(boxes, proposal))
+    patch = part.extract(image, part.window(boxes, proposal, IMAGE_SIZE))
     assert patch.shape == (2, 3, *PATCH_SIZE)
     for box in range(2):
         places = np.meshgrid(*(patch_places(box, axis, boxes.center, boxes.size) for axis in (0, 1)), indexing="ij")
@@ -194,13 +194,13 @@ def test_bilinear_extraction_interpolates_the_image(proposal: Proposal):
 
 
 def test_gaussian_sampling_is_that_of_the_gaussian_window(proposal: Proposal):
-    window = bilinear("gaussian").window(proposal.boxes, proposal)
+    window = bilinear("gaussian").window(proposal.boxes, proposal, IMAGE_SIZE)
     for index in range(2):
         expected = banks("from_size", index, CENTER, SIZE)
         np.testing.assert_allclose(window.filters_y[index].numpy(), expected[0], rtol=1e-4, atol=1e-7)
         np.testing.assert_allclose(window.filters_x[index].numpy(), expected[1], rtol=1e-4, atol=1e-7)
     # Pasting is the same either way.
-    other = bilinear().window(proposal.boxes, proposal)
+    other = bilinear().window(proposal.boxes, proposal, IMAGE_SIZE)
     assert torch.equal(window.paste_y, other.paste_y) and torch.equal(window.paste_x, other.paste_x)
 
 
@@ -208,8 +208,8 @@ def test_gaussian_sampling_is_that_of_the_gaussian_window(proposal: Proposal):
 def test_bilinear_windows_have_no_gains_and_no_variance_of_the_proposal(
     make_proposal, proposal: Proposal, sampling: str
 ):
-    window = bilinear(sampling).window(proposal.boxes, proposal)
-    plain = bilinear(sampling).window(proposal.boxes, make_proposal(CENTER + 3, SIZE * 2))
+    window = bilinear(sampling).window(proposal.boxes, proposal, IMAGE_SIZE)
+    plain = bilinear(sampling).window(proposal.boxes, make_proposal(CENTER + 3, SIZE * 2), IMAGE_SIZE)
     assert torch.equal(window.filters_y, plain.filters_y) and torch.equal(window.filters_x, plain.filters_x)
     assert window.patch_log_gain.tolist() == window.mask_log_gain.tolist() == [0.0, 0.0]
 
@@ -217,8 +217,8 @@ def test_bilinear_windows_have_no_gains_and_no_variance_of_the_proposal(
 @pytest.mark.parametrize("size", [1e-4, 0.5])
 def test_a_box_counts_as_at_least_a_pixel_large(proposal: Proposal, size: float):
     part = bilinear()
-    window = part.window(CenterBoxes(CENTER, torch.full_like(SIZE, size)), proposal)
-    pixel = part.window(CenterBoxes(CENTER, torch.ones_like(SIZE)), proposal)
+    window = part.window(CenterBoxes(CENTER, torch.full_like(SIZE, size)), proposal, IMAGE_SIZE)
+    pixel = part.window(CenterBoxes(CENTER, torch.ones_like(SIZE)), proposal, IMAGE_SIZE)
     for name in ("filters_y", "filters_x", "paste_y", "paste_x"):
         assert torch.equal(getattr(window, name), getattr(pixel, name))
     # From 14 to 16 and from 19.5 to 21.5 pixels, edges included.
@@ -230,7 +230,7 @@ def test_a_box_counts_as_at_least_a_pixel_large(proposal: Proposal, size: float)
 def test_bilinear_pasting_is_the_sigmoid_of_interpolated_logits_inside_the_box_and_0_outside(proposal: Proposal):
     part = bilinear()
     logits = torch.randn(2, *PATCH_SIZE) * 4
-    mask = part.paste(logits, part.window(proposal.boxes, proposal))
+    mask = part.paste(logits, part.window(proposal.boxes, proposal, IMAGE_SIZE))
     assert mask.shape == (2, *IMAGE_SIZE)
     pixels = [np.arange(side) for side in IMAGE_SIZE]
     for box in range(2):
@@ -247,17 +247,17 @@ def test_large_logits_are_pasted_as_a_sharp_box(make_proposal):
     # Rows 4 to 20 and columns 10 to 39, first and last pixel included.
     center, size = torch.tensor([[12.0, 24.5]]), torch.tensor([[16.0, 29.0]])
     part, proposal = bilinear(), make_proposal(center, size)
-    mask = part.paste(torch.full((1, *PATCH_SIZE), 50.0), part.window(proposal.boxes, proposal))
+    mask = part.paste(torch.full((1, *PATCH_SIZE), 50.0), part.window(proposal.boxes, proposal, IMAGE_SIZE))
     expected = torch.zeros(1, *IMAGE_SIZE)
     expected[0, 4:21, 10:40] = 1
     torch.testing.assert_close(mask, expected)
     sequence = make_proposal(center[None], size[None])
-    assert torch.equal(part.box_maps(sequence)[0], expected)
+    assert torch.equal(part.box_maps(sequence, IMAGE_SIZE)[0], expected)
 
 
 def test_bilinear_box_maps_are_hard_and_without_gradient(make_proposal):
     center, size = CENTER[None].clone().requires_grad_(), SIZE[None].clone().requires_grad_()
-    maps = bilinear().box_maps(make_proposal(center, size))
+    maps = bilinear().box_maps(make_proposal(center, size), IMAGE_SIZE)
     assert maps.shape == (1, 2, *IMAGE_SIZE) and not maps.requires_grad
     for step in range(2):
         expected = np.zeros(IMAGE_SIZE)
@@ -269,13 +269,13 @@ def test_bilinear_box_maps_are_hard_and_without_gradient(make_proposal):
 
 
 def test_gradients_of_bilinear_extraction_and_pasting(make_proposal):
-    part = BilinearAttention(image_size=(6, 7), patch_size=(3, 3), sampling="bilinear")
+    part = BilinearAttention(patch_size=(3, 3), sampling="bilinear")
     center = torch.tensor([[2.07, 3.12], [2.91, 3.23]], dtype=torch.float64).requires_grad_()
     size = torch.tensor([[1.63, 2.21], [4.37, 5.71]], dtype=torch.float64).requires_grad_()
     image = torch.rand(2, 1, 6, 7, dtype=torch.float64, requires_grad=True)
 
     def looked_at(center: Tensor, size: Tensor, image: Tensor) -> Tensor:
-        window = part.window(CenterBoxes(center, size), make_proposal(center, size))
+        window = part.window(CenterBoxes(center, size), make_proposal(center, size), (6, 7))
         return part.paste(part.extract(image, window)[:, 0] * 3 - 1, window)
 
     assert torch.autograd.gradcheck(looked_at, [center, size, image])
@@ -304,7 +304,7 @@ def test_extracting_from_a_small_map_is_extracting_from_it_enlarged(
     either_attention: Attention, proposal: Proposal, size: tuple[int, int]
 ):
     features = torch.randn(2, 3, *size)
-    window = either_attention.window(proposal.boxes, proposal)
+    window = either_attention.window(proposal.boxes, proposal, IMAGE_SIZE)
     enlarged = F.interpolate(features, size=IMAGE_SIZE, mode="bilinear", align_corners=False)
     expected = either_attention.extract(enlarged, window)
     patch = either_attention.extract(features, window.on_map(*size))
@@ -313,7 +313,7 @@ def test_extracting_from_a_small_map_is_extracting_from_it_enlarged(
 
 
 def test_a_window_on_a_smaller_map_leaves_the_window_as_it_is(either_attention: Attention, proposal: Proposal):
-    window = either_attention.window(proposal.boxes, proposal)
+    window = either_attention.window(proposal.boxes, proposal, IMAGE_SIZE)
     small = window.on_map(8, 12)
     assert type(small) is type(window)
     assert window.filters_y.shape == (2, 32, 16) and window.filters_x.shape == (2, 48, 24)
@@ -335,7 +335,7 @@ def test_cut_puts_the_patches_of_all_named_maps_together(
         "angle": extra.angle,
         "features": F.interpolate(extra.features[0], size=IMAGE_SIZE, mode="bilinear", align_corners=False),
     }
-    window = either_attention.window(proposal.boxes, proposal)
+    window = either_attention.window(proposal.boxes, proposal, IMAGE_SIZE)
     patch = either_attention.cut(inputs, names, window)
     everything = torch.cat([values for name, values in maps.items() if name in names], dim=1)
     torch.testing.assert_close(patch, either_attention.extract(everything, window), rtol=1e-4, atol=1e-5)
@@ -348,7 +348,7 @@ def test_who_takes_logits():
 def test_bilinear_attention_built_from_config(fast_cfg):
     part = build_attention(fast_cfg({"ATTENTION.PATCH_SIZE": [12, 20]}))
     assert isinstance(part, BilinearAttention)
-    assert part.image_size == (32, 64) and part.patch_size == (12, 20)
+    assert part.patch_size == (12, 20)
     assert not part.state_dict()
 
 

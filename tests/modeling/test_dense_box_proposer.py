@@ -41,7 +41,7 @@ def proposer(fresh: bool) -> DenseBoxProposer:
     """A proposer that looks at a random map of three images."""
     generator = torch.Generator().manual_seed(4)
     control_cnn = GivenMap(torch.randn(3, CHANNELS, *MAP_SIZE, generator=generator))
-    result = DenseBoxProposer(control_cnn=control_cnn, image_size=IMAGE_SIZE, initial_size=0.25)
+    result = DenseBoxProposer(control_cnn=control_cnn, initial_size=[0.25 * side for side in IMAGE_SIZE])
     if not fresh:
         with torch.no_grad():
             for parameter in (result.place.weight, result.box.weight, result.box.bias):
@@ -91,6 +91,18 @@ def test_a_box_is_read_at_every_cell(inputs: StepInputs):
         centers, sizes = expected_boxes(part, image)
         np.testing.assert_allclose(boxes.center[image].detach().numpy(), centers, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(boxes.size[image].detach().numpy(), sizes, rtol=1e-4)
+
+
+def test_boxes_of_a_window_are_those_of_the_image(inputs: StepInputs):
+    """A box depends on what is seen at its place, not on how large the picture around it is."""
+    part = proposer(fresh=False)
+    whole = part(inputs, 0).places.boxes
+    part.control_cnn.features = nn.Parameter(part.control_cnn.features[:, :, 1:, 1:].detach())
+    window = inputs.image[:, :, STRIDE[0] :, STRIDE[1] :]
+    boxes = part(StepInputs(window, torch.zeros(3, *window.shape[2:]), ExtraMaps()), 0).places.boxes
+    inside = torch.arange(PLACES).view(MAP_SIZE)[1:, 1:].flatten()
+    torch.testing.assert_close(boxes.size, whole.size[:, inside])
+    torch.testing.assert_close(boxes.center + torch.tensor(STRIDE), whole.center[:, inside])
 
 
 def test_the_box_of_the_best_place_is_proposed(inputs: StepInputs):

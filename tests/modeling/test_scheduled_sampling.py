@@ -40,7 +40,7 @@ def make_sampling(kind: type[ScheduledSampling] = ScheduledSampling, **options) 
 
 @pytest.fixture
 def attention() -> GaussianAttention:
-    return GaussianAttention(image_size=(32, 48), patch_size=(16, 24), variance="from_size", learn_gains=False)
+    return GaussianAttention(patch_size=(16, 24), variance="from_size", learn_gains=False)
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_images_draw_independently_with_the_scheduled_probability(make_proposal)
     count = 4000
     masks = torch.zeros(count, 1, 4, 4)
     masks[:, :, 1:3, 1:3] = 1
-    attention = GaussianAttention(image_size=(4, 4), patch_size=(2, 2), variance="unit", learn_gains=False)
+    attention = GaussianAttention(patch_size=(2, 2), variance="unit", learn_gains=False)
     sampling = make_sampling(box_offset=0, mask_offset=50)
     sampling.iteration = 150  # 0.5^1.5 and 0.5
     feeder = sampling.start(Targets.from_masks(masks, 0.2, 1.0), attention)

@@ -211,7 +211,9 @@ def test_patches_at_noisy_true_boxes_of_unclaimed_instances(make_fast, fast_batc
     unclaimed = [[1, 2], [], [0]]
     window, judge = model.attention.window, model.criterion.mask_loss
     seen, judged, moved = [], [], []
-    model.attention.window = lambda boxes, proposal: seen.append((boxes, proposal)) or window(boxes, proposal)
+    model.attention.window = lambda boxes, proposal, size: (
+        seen.append((boxes, proposal)) or window(boxes, proposal, size)
+    )
     model.criterion.mask_loss = lambda pairs: judged.append(pairs) or judge(pairs)
     for _ in range(12):
         claim(model, batch, claimed)

@@ -4,7 +4,9 @@ import dataclasses
 
 import pytest
 import torch
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from detectron2.structures import BitMasks, Instances
 from torch import Tensor
 
 from rec_attend_d2.data import StatePoolLoader
@@ -256,3 +258,48 @@ def test_settings_come_from_the_config(make_fast):
     settings = {"OWN_STEPS": 4, "TRUE_PATCHES": 3, "BOX_NOISE": 0.25}
     mode = make_fast("StatePool", {f"TRAINING.{key}": value for key, value in settings.items()}).training_mode
     assert {key: getattr(mode, key.lower()) for key in settings} == settings
+
+
+CROP = {"INPUT.CROP.TYPE": "absolute", "INPUT.CROP.SIZE": [32, 32], "INPUT.AUGMENTATIONS": ["RandomCrop"]}
+
+
+def cropped(cfg: CfgNode, changes: dict) -> CfgNode:
+    """The config for training on windows, with other changes by key."""
+    for key, value in {**CROP, **changes}.items():
+        cfg.merge_from_list([key, value])
+    return cfg
+
+
+@pytest.mark.parametrize("mode", SINGLE_STEPS)
+def test_training_on_windows_and_inference_on_whole_images(fast_cfg, fast_batch, mode: str):
+    model = build_model(cropped(fast_cfg({"TRAINING.MODE": mode}), {}))
+    batch = fast_batch([2, 3])
+    windows = [
+        {**e, "image": e["image"][:, :, 16:48], "instances": Instances((32, 32), gt_masks=cut_masks(e["instances"]))}
+        for e in batch
+    ]
+    check_gradients(model, model(windows))
+    with pytest.raises(ValueError, match=r"INPUT.CROP.SIZE is \(32, 32\)"):
+        model(batch)
+    model.eval()
+    with torch.no_grad():
+        assert [output["instances"].image_size for output in model(batch)] == [(32, 64)] * 2
+
+
+def cut_masks(instances: Instances) -> BitMasks:
+    """Masks in columns 16 to 47, without empty ones."""
+    masks = instances.gt_masks.tensor[:, :, 16:48]
+    return BitMasks(masks[masks.flatten(1).any(1)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"MODEL.REC_ATTEND.BOX_PROPOSER.NAME": "GlimpseLSTMBoxProposer"}, "maps of one size: take 'RandomCrop' out"),
+        ({"INPUT.CROP.SIZE": [24, 32]}, r"INPUT.CROP.SIZE is \[24, 32\]; .* multiples of 32"),
+        ({"INPUT.AUGMENTATIONS": [], "INPUT.CROP.ENABLED": True}, "name 'RandomCrop' in INPUT.AUGMENTATIONS"),
+    ],
+)
+def test_windows_that_do_not_fit(fast_cfg, changes: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        build_model(cropped(fast_cfg({"TRAINING.MODE": "StatePool"}), changes))
