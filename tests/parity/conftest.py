@@ -19,7 +19,7 @@ from rec_attend_d2.modeling.image_model import ImageModel
 
 TESTS = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("REC_ATTEND_REFERENCE", TESTS.parents[1] / "shared" / "reference"))
-# Copies of two problems without their trained weights, so that a clone alone still proves something.
+# Copies of three problems without their trained weights, so that a clone alone still proves something.
 COPIES = TESTS / "reference"
 
 
