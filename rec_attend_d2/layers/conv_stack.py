@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .conv_norm import conv_norm, fast_layout
+
 # Makes a norm layer for a number of channels; the layer is called with (x, step).
 NormFactory = Callable[[int], nn.Module]
 
@@ -24,7 +26,7 @@ class ConvLayer(nn.Module):
 
     def forward(self, x: Tensor, step: int) -> Tensor:
         """[B, C_in, H, W] -> [B, C_out, H / pool, W / pool]"""
-        x = F.relu(self.norm(self.conv(x), step))
+        x = F.relu(conv_norm(self.conv, self.norm, x, step), inplace=True)
         return F.max_pool2d(x, self.pool) if self.pool > 1 else x
 
 
@@ -38,6 +40,7 @@ class ConvStack(nn.Module):
 
     def forward(self, x: Tensor, step: int) -> list[Tensor]:
         """Outputs of all layers, shallowest first, for ``x`` [B, C, H, W]."""
+        x = fast_layout(x)
         outputs = []
         for layer in self.layers:
             x = layer(x, step)
@@ -56,8 +59,10 @@ class PlainDeconvLayer(nn.Module):
 
     def forward(self, x: Tensor, step: int) -> Tensor:
         """[B, C_in, H, W] -> [B, C_out, stride * H, stride * W]; alike at every time step."""
-        height, width = x.shape[2] * self.stride, x.shape[3] * self.stride
-        return self.conv(x)[:, :, :height, :width]
+        return self._cropped(self.conv(x), x)
+
+    def _cropped(self, enlarged: Tensor, x: Tensor) -> Tensor:
+        return enlarged[:, :, : x.shape[2] * self.stride, : x.shape[3] * self.stride]
 
 
 class DeconvLayer(PlainDeconvLayer):
@@ -69,7 +74,10 @@ class DeconvLayer(PlainDeconvLayer):
 
     def forward(self, x: Tensor, step: int) -> Tensor:
         """[B, C_in, H, W] -> [B, C_out, stride * H, stride * W], >= 0"""
-        return F.relu(self.norm(super().forward(x, step), step))
+        if self.training:
+            # Its statistics are those of the cropped map.
+            return F.relu(self.norm(super().forward(x, step), step), inplace=True)
+        return F.relu(self._cropped(conv_norm(self.conv, self.norm, x, step), x))
 
 
 class DeconvStack(nn.Module):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .conv_norm import conv_norm
 from .conv_stack import NormFactory
 
 
@@ -20,7 +21,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor, step: int) -> Tensor:
         """[B, C_in, H, W] -> [B, C_out, ceil(H / stride), ceil(W / stride)]"""
-        return self.norm(self.conv(x), step)
+        return conv_norm(self.conv, self.norm, x, step)
 
 
 class ConvNormReLU(ConvNorm):
@@ -28,7 +29,7 @@ class ConvNormReLU(ConvNorm):
 
     def forward(self, x: Tensor, step: int) -> Tensor:
         """[B, C_in, H, W] -> [B, C_out, ceil(H / stride), ceil(W / stride)], >= 0"""
-        return F.relu(super().forward(x, step))
+        return F.relu(super().forward(x, step), inplace=True)
 
 
 class ResidualBlock(nn.Module):
@@ -48,7 +49,7 @@ class ResidualBlock(nn.Module):
         if self.shortcut is not None:
             x = F.avg_pool2d(x, self.stride, ceil_mode=True) if self.stride > 1 else x
             x = self.shortcut(x, step)
-        return F.relu(x + new)
+        return F.relu(x + new, inplace=True)
 
 
 def enlarge(x: Tensor, like: Tensor) -> Tensor:

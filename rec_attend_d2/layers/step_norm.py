@@ -11,6 +11,7 @@ from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
 from ..registry import register_as
+from .batch_norm import batch_norm
 
 STEP_NORM_REGISTRY = Registry("STEP_NORM")
 STEP_NORM_REGISTRY.__doc__ = """Norm layers called with the time step; built as ``norm(channels, time_steps)``."""
@@ -47,6 +48,12 @@ class PerStepBatchNorm(nn.Module):
         """Which row of parameters and statistics time step ``step`` uses."""
         return step
 
+    def scale_and_shift(self, step: int) -> tuple[Tensor, Tensor]:
+        """What the norm does to each channel in evaluation: times the first [C], plus the second [C]."""
+        slot = self.slot(step)
+        scale = self.weight[slot] * torch.rsqrt(self.running_var[slot] + EPS)
+        return scale, torch.addcmul(self.bias[slot], self.running_mean[slot], scale, value=-1)
+
     def forward(self, x: Tensor, step: int) -> Tensor:
         """Normalise ``x`` [B, C, H, W] with the statistics of time step ``step``, counted from 0."""
         slot = self.slot(step)
@@ -54,15 +61,14 @@ class PerStepBatchNorm(nn.Module):
         if not self.training:
             mean, var = self.running_mean[slot], self.running_var[slot]
             return nn.functional.batch_norm(x, mean, var, weight, bias, False, 0.0, EPS)
-        # functional.batch_norm would refuse a 1 x 1 map of a single image and store the unbiased variance.
-        out, mean, inverse_std = torch.native_batch_norm(x, weight, bias, None, None, True, 0.0, EPS)
-        self._update(slot, mean.detach(), inverse_std.detach().pow(-2) - EPS)
+        out, mean, var = batch_norm(x, weight, bias, EPS)
+        self._update(slot, mean, var)
         return out
 
     @torch.no_grad()
     def _update(self, slot: int, mean: Tensor, var: Tensor) -> None:
         self.running_mean[slot].lerp_(mean, self.momentum)
-        self.running_var[slot].lerp_(var.clamp(min=0), self.momentum)
+        self.running_var[slot].lerp_(var, self.momentum)
 
 
 @register_as(STEP_NORM_REGISTRY, "shared")

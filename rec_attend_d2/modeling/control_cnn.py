@@ -12,6 +12,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..layers.conv_norm import fast_layout
 from ..layers.conv_stack import ConvStack
 from ..layers.initialization import initialize
 from ..layers.residual import ConvNormReLU, ResidualBlock, calm_residuals, enlarge
@@ -167,7 +168,7 @@ class FeatureControlCNN(nn.Module):
         memory = inputs.memory[:, None] if inputs.memory.ndim == 3 else inputs.memory
         stride = FEATURE_STRIDES[0]
         pooled = [F.avg_pool2d(memory, stride), F.max_pool2d(memory, stride)]
-        return torch.cat([inputs.extra.features[0], *pooled], dim=1)
+        return fast_layout(torch.cat([inputs.extra.features[0], *pooled], dim=1))
 
     def _coarse(self, seen: Tensor, inputs: StepInputs, step: int) -> Tensor:
         levels = [self.join(torch.cat([self.meet(seen, step), inputs.extra.features[1]], dim=1), step)]

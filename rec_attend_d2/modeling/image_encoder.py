@@ -9,6 +9,7 @@ from functools import partial
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
+from ..layers.conv_norm import fast_layout
 from ..layers.initialization import initialize
 from ..layers.residual import ConvNormReLU, ResidualBlock, calm_residuals, enlarge
 from ..layers.step_norm import STEP_NORM_REGISTRY
@@ -90,7 +91,7 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor, batched_inputs: list[dict]) -> ExtraMaps:
         """Features of ``images`` [B, 3, H, W]: [B, C_1, H / 4, W / 4] and [B, C_2, H / 8, W / 8]."""
-        levels = [self.stem(images, 0)]
+        levels = [self.stem(fast_layout(images), 0)]
         for stage in (self.quarter, self.eighth, [self.sixteenth], [self.deepest]):
             x = levels[-1]
             for layer in stage:

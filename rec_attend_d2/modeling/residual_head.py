@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
+from ..layers.conv_norm import fast_layout
 from ..layers.initialization import initialize
 from ..layers.residual import ConvNormReLU, ResidualBlock, calm_residuals, enlarge
 from ..layers.step_norm import STEP_NORM_REGISTRY
@@ -95,7 +96,7 @@ class ResidualPatchHead(nn.Module):
         Returns:
             Logits [n, F_h, F_w] and the deepest features [n, V, f_h, f_w].
         """
-        x = patch
+        x = fast_layout(patch)
         for conv in self.stem:
             x = conv(x, step)
         levels = [x]
