@@ -1,0 +1,45 @@
+"""The weights in weights/: unchanged, and as good as their model cards say."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from rec_attend_d2.data.datasets.rosettes import ensure_rosettes
+
+WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
+IMAGES = 12
+
+
+def test_every_file_has_its_checksum():
+    lines = (WEIGHTS / "SHA256SUMS").read_text().splitlines()
+    sums = {name: digest for digest, name in (line.split() for line in lines)}
+    assert set(sums) == {path.name for path in WEIGHTS.iterdir()} - {"SHA256SUMS"}
+    for name, digest in sums.items():
+        assert hashlib.sha256((WEIGHTS / name).read_bytes()).hexdigest() == digest, name
+
+
+@pytest.fixture
+def few_plants(datasets_root, tmp_path) -> list[str]:
+    """Config overrides that evaluate on the first held-out plants alone."""
+    folder = ensure_rosettes(datasets_root)
+    content = json.loads((folder / "val.json").read_text())
+    content["images"] = content["images"][:IMAGES]
+    kept = {image["id"] for image in content["images"]}
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
+    (tmp_path / "few.json").write_text(json.dumps(content))
+    files = [["few_plants", str(tmp_path / "few.json"), str(folder / "val")]]
+    return ["DATASETS.COCO_FILES", str(files), "DATASETS.TEST", "('few_plants',)"]
+
+
+def test_rosettes(run_tool, few_plants, tmp_path):
+    path = WEIGHTS / "rosettes_fast.pth"
+    done = run_tool(
+        *("train_net", "--config-file", WEIGHTS / "rosettes_fast.yaml", "--eval-only"),
+        *("MODEL.WEIGHTS", path, "OUTPUT_DIR", tmp_path / "out", *few_plants),
+    )
+    assert done.returncode == 0, done.stderr
+    counting = json.loads((tmp_path / "out" / "metrics_final.json").read_text())["counting"]
+    assert counting["num_images"] == IMAGES
+    assert counting["SBD"] > 0.88 and counting["abs_DiC"] <= 0.5
