@@ -10,6 +10,7 @@ from typing import Any
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
+from ..layers.conv_norm import fast_layout
 from ..layers.conv_stack import ConvStack, DeconvStack
 from ..layers.initialization import initialize
 from ..layers.step_norm import STEP_NORM_REGISTRY
@@ -119,6 +120,7 @@ class PatchConvDeconvHead(nn.Module):
         Returns:
             Patch mask [B, F_h, F_w], >= 0, and the deepest features [B, V, f_h, f_w].
         """
+        patch = fast_layout(patch)
         features = self.conv(patch, step)
         skips = [*reversed(features[:-1]), patch]
         return self.deconv(features[-1], skips, step)[:, 0], features[-1]
