@@ -3,11 +3,14 @@
 Shapes: `T` steps, `H, W` network input, `h0, w0` original image, `K` foreground maps, `n` instances.
 """
 
+import math
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.structures import BitMasks, Instances
+from detectron2.structures import Boxes, Instances
 
 from ..registry import look_up
 from .registries import POSTPROCESSOR_REGISTRY
@@ -28,8 +31,30 @@ def resize_maps(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.stack(resized) if resized else np.zeros((0, height, width), np.float32)
 
 
+# Rows and columns of an image.
+Window = tuple[slice, slice]
+
+
+def window_above(soft_mask: np.ndarray, threshold: float, size: tuple[int, int], margin: int) -> Window:
+    """Where a map [H, W] can lie above a threshold once it is resized to ``size`` (h0, w0), and a margin around it.
+
+    Most objects are small, and everything after the resize is many times faster in their surroundings.
+    """
+    left, top, width, height = cv2.boundingRect((soft_mask > threshold).astype(np.uint8))
+    if width == 0:
+        return slice(0, 0), slice(0, 0)
+    # Interpolation reaches a pixel of the map further.
+    spans = ((top - 1, top + height + 1), (left - 1, left + width + 1))
+    scales = (new / old for new, old in zip(size, soft_mask.shape, strict=True))
+    rows, columns = (
+        slice(max(0, math.floor(first * scale) - margin), min(limit, math.ceil(last * scale) + margin))
+        for (first, last), scale, limit in zip(spans, scales, size, strict=True)
+    )
+    return rows, columns
+
+
 def strongest_instance(maps: np.ndarray, threshold: float) -> np.ndarray:
-    """Give every pixel to its strongest map, if that is above the threshold.
+    """Give every pixel to its strongest map (of equal ones the first), if that is above the threshold.
 
     Args:
         maps: [n, h0, w0].
@@ -38,10 +63,41 @@ def strongest_instance(maps: np.ndarray, threshold: float) -> np.ndarray:
     Returns:
         [n, h0, w0] bool, no two of which overlap.
     """
-    if len(maps) == 0:
-        return np.zeros(maps.shape, bool)
-    winner = maps.argmax(0)
-    return (winner[None] == np.arange(len(maps))[:, None, None]) & (maps > threshold)
+    height, width = maps.shape[1:]
+    return strongest_in_windows(list(maps), [np.s_[:, :]] * len(maps), threshold, (height, width))
+
+
+def strongest_in_windows(
+    maps: Sequence[np.ndarray], windows: Sequence[Window], threshold: float, size: tuple[int, int]
+) -> np.ndarray:
+    """:func:`strongest_instance` of maps that are known in a window each and not above the threshold elsewhere.
+
+    Args:
+        maps: n maps, each of the size of its window.
+        windows: of an image of size ``size`` (h0, w0).
+        threshold: in [0, 1].
+        size: pixels.
+
+    Returns:
+        [n, h0, w0] bool, no two of which overlap.
+    """
+    strongest = np.full(size, threshold, np.float32)
+    owner = np.full(size, -1, np.int32)
+    for index, (values, window) in enumerate(zip(maps, windows, strict=True)):
+        stronger = values > strongest[window]
+        strongest[window][stronger] = values[stronger]
+        owner[window][stronger] = index
+    masks = np.zeros((len(maps), *size), bool)
+    for index, window in enumerate(windows):
+        np.equal(owner[window], index, out=masks[index][window])
+    return masks
+
+
+def tight_boxes(masks: np.ndarray) -> Boxes:
+    """Boxes [n, 4] (x0, y0, x1, y1), pixels, around masks [n, h0, w0] bool."""
+    boxes = [cv2.boundingRect(mask.view(np.uint8)) for mask in masks]
+    x, y, width, height = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4).unbind(1)
+    return Boxes(torch.stack([x, y, x + width, y + height], dim=1))
 
 
 def foreground_area(foreground: np.ndarray) -> np.ndarray:
@@ -67,8 +123,13 @@ def majority_classes(masks: np.ndarray, foreground: np.ndarray | None) -> np.nda
     """
     if foreground is None or len(foreground) == 1 or len(masks) == 0:
         return np.zeros(len(masks), np.int64)
-    flat = masks.reshape(len(masks), -1).astype(np.float32)
-    return (flat @ foreground[1:].reshape(len(foreground) - 1, -1).T).argmax(1)
+    classes = []
+    for mask in masks:
+        x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+        rows, columns = slice(y, y + height), slice(x, x + width)
+        inside = foreground[1:, rows, columns][:, mask[rows, columns]]
+        classes.append(inside.sum(1, dtype=np.float64).argmax())
+    return np.array(classes, np.int64)
 
 
 @POSTPROCESSOR_REGISTRY.register()
@@ -127,14 +188,23 @@ class StrongestInstance:
         """What instances compete for a pixel with: score times mask [n, H, W] (original code)."""
         return masks * scores[:, None, None]
 
-    def _smooth(self, maps: np.ndarray) -> np.ndarray:
+    def _smooth(self, values: np.ndarray) -> np.ndarray:
         if self.bilateral_diameter > 0:
-            sigma = self.bilateral_sigma
-            maps = np.stack([cv2.bilateralFilter(m, self.bilateral_diameter, sigma, sigma) for m in maps])
+            values = cv2.bilateralFilter(values, self.bilateral_diameter, self.bilateral_sigma, self.bilateral_sigma)
         if self.dilation > 0:
-            square = np.ones((self.dilation, self.dilation), np.uint8)
-            maps = np.stack([cv2.dilate(m, square) for m in maps])
-        return maps
+            values = cv2.dilate(values, np.ones((self.dilation, self.dilation), np.uint8))
+        return values
+
+    def _strongest(self, maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Masks [n, h0, w0] of the maps [n, H, W]: resized to ``size`` (h0, w0), smoothed, and the strongest one."""
+        # Twice the reach of the filters: at its border a window sees itself mirrored.
+        margin = 2 * (self.bilateral_diameter // 2 + self.dilation // 2 + 1)
+        windows = [window_above(soft_mask, self.mask_threshold, size, margin) for soft_mask in maps]
+        values = []
+        for soft_mask, window in zip(maps, windows, strict=True):
+            inside = np.ascontiguousarray(resize_maps(soft_mask[None], *size)[0][window])
+            values.append(self._smooth(inside) if inside.size else inside)
+        return strongest_in_windows(values, windows, self.mask_threshold, size)
 
     def __call__(
         self,
@@ -161,10 +231,7 @@ class StrongestInstance:
         keep = scores >= self.score_threshold
         scores = scores[keep].float()
         maps = self._weighted(masks[keep].float(), scores).cpu().numpy()
-        maps = resize_maps(maps, *original_size)
-        if len(maps):
-            maps = self._smooth(maps)
-        instances = strongest_instance(maps, self.mask_threshold)
+        instances = self._strongest(maps, original_size)
         full_foreground = None
         if foreground is not None:
             full_foreground = resize_maps(foreground.detach().float().cpu().numpy(), *original_size)
@@ -175,7 +242,7 @@ class StrongestInstance:
 
         result = Instances(original_size)
         result.pred_masks = torch.from_numpy(instances)
-        result.pred_boxes = BitMasks(result.pred_masks).get_bounding_boxes()
+        result.pred_boxes = tight_boxes(instances)
         result.scores = scores.cpu()[torch.from_numpy(large)]
         if class_probabilities is None:
             result.pred_classes = torch.from_numpy(majority_classes(instances, full_foreground))

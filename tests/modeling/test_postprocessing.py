@@ -1,5 +1,6 @@
 """From soft masks to instances, against loops over pixels."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -54,6 +55,30 @@ def test_a_tie_goes_to_one_instance_only():
 
 def test_strongest_of_no_instances():
     assert strongest_instance(np.zeros((0, 4, 5)), 0.3).shape == (0, 4, 5)
+
+
+@pytest.mark.parametrize("size", [(61, 90), (20, 31), (13, 64)])
+@pytest.mark.parametrize(("diameter", "dilation"), [(0, 0), (5, 0), (0, 5), (5, 5)])
+def test_working_in_windows_changes_nothing(size: tuple[int, int], diameter: int, dilation: int):
+    """Resize, filters and the strongest map on the whole image, written out."""
+    generator = np.random.default_rng(3)
+    masks = generator.random((6, 20, 31), dtype=np.float32) * 0.29
+    for mask in masks[:5]:
+        y, x = generator.integers(0, 20), generator.integers(0, 31)
+        mask[max(0, y - 4) : y + 5, max(0, x - 6) : x + 7] += 0.6
+    masks[4] += 0.01  # also above the threshold here and there, at the image's border too
+    postprocessor = make_postprocessor(
+        mask_threshold=0.3, bilateral_diameter=diameter, bilateral_sigma=10.0, dilation=dilation
+    )
+    result = postprocessor(torch.from_numpy(masks), torch.ones(6), None, size).pred_masks.numpy()
+    maps = resize_maps(masks, *size)
+    if diameter:
+        maps = np.stack([cv2.bilateralFilter(m, diameter, 10.0, 10.0) for m in maps])
+    if dilation:
+        maps = np.stack([cv2.dilate(m, np.ones((dilation, dilation), np.uint8)) for m in maps])
+    expected = strongest_instance(maps, 0.3)
+    assert expected[5].sum() == 0 and expected[:5].any(axis=(1, 2)).all()
+    np.testing.assert_array_equal(result, expected[:5])
 
 
 def test_scores_weigh_the_masks():
