@@ -135,7 +135,9 @@ def tiny_batch() -> list[dict]:
 def test_every_variant_of_nuclei_trains(tool, name):
     variant = next(variant for variant in tool.read_variants(NUCLEI) if variant.name == name)
     cfg = variant.config()
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "INPUT.IMAGE_SIZE", [SIDE, SIDE], "MODEL.REC_ATTEND.TIME_STEPS", 3])
+    size = [SIDE, SIDE]
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "INPUT.IMAGE_SIZE", size, "MODEL.REC_ATTEND.TIME_STEPS", 3])
+    cfg.INPUT.CROP.SIZE = size  # read by the variant that trains on windows
     build_augmentations(cfg)
     read_ema_decay(cfg)
     torch.manual_seed(0)
