@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import torch
 from detectron2.config import CfgNode
 from torch import nn
@@ -55,8 +56,6 @@ class Effort:
 
     def use_threads(self) -> None:
         """Let PyTorch and OpenCV, which post-processing uses, compute with so many threads."""
-        import cv2
-
         torch.set_num_threads(self.threads)
         cv2.setNumThreads(self.threads)
 

@@ -12,7 +12,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers.boxes import CenterBoxes
+from ..layers.boxes import CenterBoxes, scale_axes
 from ..layers.initialization import initialize
 from ..registry import look_up, register_as
 from .control_cnn import build_control_cnn
@@ -56,9 +56,11 @@ def decode_box_parameters(
         center = center + (torch.atanh(origin) if squash else origin)
     if squash:
         center, log_size = torch.tanh(center), -F.softplus(log_size)
-    sides = parameters.new_tensor(image_size)
+    height, width = image_size
     return Proposal(
-        boxes=CenterBoxes(center=(center + 1) * sides / 2, size=torch.exp(log_size) * sides),
+        boxes=CenterBoxes(
+            center=scale_axes(center + 1, (height / 2, width / 2)), size=scale_axes(torch.exp(log_size), image_size)
+        ),
         center_normalized=center,
         log_size=log_size,
         learned_log_variance=parameters[:, 4:6],

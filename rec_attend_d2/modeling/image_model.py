@@ -26,17 +26,15 @@ def training_size(cfg: CfgNode) -> tuple[int, int]:
             raise ValueError("INPUT.CROP.ENABLED is True: name 'RandomCrop' in INPUT.AUGMENTATIONS instead.")
         return image_size
     size = tuple(node.SIZE)
-    whole = all(isinstance(side, int) for side in size)
-    if node.TYPE != "absolute" or len(size) != 2 or not whole or not all(map(_in_image, size, image_size)):
+    fits = len(size) == 2 and all(
+        isinstance(side, int) and 1 <= side <= limit for side, limit in zip(size, image_size, strict=False)
+    )
+    if node.TYPE != "absolute" or not fits:
         raise ValueError(
             f"INPUT.CROP is {node.TYPE} {list(size)}, but RandomCrop needs TYPE 'absolute' and as SIZE [height, width] "
             f"in pixels, from 1 up to INPUT.IMAGE_SIZE {list(image_size)}."
         )
     return size
-
-
-def _in_image(side: int, limit: int) -> bool:
-    return 1 <= side <= limit
 
 
 class ImageModel(nn.Module):

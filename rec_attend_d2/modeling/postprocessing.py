@@ -25,9 +25,14 @@ def build_postprocessor(cfg: CfgNode):
     return look_up(POSTPROCESSOR_REGISTRY, cfg.MODEL.REC_ATTEND.TEST.POSTPROCESSOR, key)(cfg)
 
 
+def resize_map(soft_mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear resize of a float map [H, W] to [height, width]."""
+    return cv2.resize(soft_mask, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
 def resize_maps(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bilinear resize of float maps [n, H, W] to [n, height, width]."""
-    resized = [cv2.resize(m, (width, height), interpolation=cv2.INTER_LINEAR) for m in maps]
+    resized = [resize_map(m, height, width) for m in maps]
     return np.stack(resized) if resized else np.zeros((0, height, width), np.float32)
 
 
@@ -35,20 +40,28 @@ def resize_maps(maps: np.ndarray, height: int, width: int) -> np.ndarray:
 Window = tuple[slice, slice]
 
 
+def tight_window(mask: np.ndarray) -> Window:
+    """The smallest window around a mask [H, W] bool; empty where the mask is."""
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return slice(y, y + height), slice(x, x + width)
+
+
 def window_above(soft_mask: np.ndarray, threshold: float, size: tuple[int, int], margin: int) -> Window:
     """Where a map [H, W] can lie above a threshold once it is resized to ``size`` (h0, w0), and a margin around it.
 
     Most objects are small, and everything after the resize is many times faster in their surroundings.
     """
-    left, top, width, height = cv2.boundingRect((soft_mask > threshold).astype(np.uint8))
-    if width == 0:
-        return slice(0, 0), slice(0, 0)
-    # Interpolation reaches a pixel of the map further.
-    spans = ((top - 1, top + height + 1), (left - 1, left + width + 1))
+    above = tight_window(soft_mask > threshold)
+    if above[0].start == above[0].stop:
+        return above
     scales = (new / old for new, old in zip(size, soft_mask.shape, strict=True))
     rows, columns = (
-        slice(max(0, math.floor(first * scale) - margin), min(limit, math.ceil(last * scale) + margin))
-        for (first, last), scale, limit in zip(spans, scales, size, strict=True)
+        # Interpolation reaches a pixel of the map further.
+        slice(
+            max(0, math.floor((span.start - 1) * scale) - margin),
+            min(limit, math.ceil((span.stop + 1) * scale) + margin),
+        )
+        for span, scale, limit in zip(above, scales, size, strict=True)
     )
     return rows, columns
 
@@ -95,9 +108,9 @@ def strongest_in_windows(
 
 def tight_boxes(masks: np.ndarray) -> Boxes:
     """Boxes [n, 4] (x0, y0, x1, y1), pixels, around masks [n, h0, w0] bool."""
-    boxes = [cv2.boundingRect(mask.view(np.uint8)) for mask in masks]
-    x, y, width, height = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4).unbind(1)
-    return Boxes(torch.stack([x, y, x + width, y + height], dim=1))
+    windows = [tight_window(mask) for mask in masks]
+    corners = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in windows]
+    return Boxes(torch.tensor(corners, dtype=torch.float32).reshape(-1, 4))
 
 
 def foreground_area(foreground: np.ndarray) -> np.ndarray:
@@ -125,8 +138,7 @@ def majority_classes(masks: np.ndarray, foreground: np.ndarray | None) -> np.nda
         return np.zeros(len(masks), np.int64)
     classes = []
     for mask in masks:
-        x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-        rows, columns = slice(y, y + height), slice(x, x + width)
+        rows, columns = tight_window(mask)
         inside = foreground[1:, rows, columns][:, mask[rows, columns]]
         classes.append(inside.sum(1, dtype=np.float64).argmax())
     return np.array(classes, np.int64)
@@ -202,7 +214,7 @@ class StrongestInstance:
         windows = [window_above(soft_mask, self.mask_threshold, size, margin) for soft_mask in maps]
         values = []
         for soft_mask, window in zip(maps, windows, strict=True):
-            inside = np.ascontiguousarray(resize_maps(soft_mask[None], *size)[0][window])
+            inside = np.ascontiguousarray(resize_map(soft_mask, *size)[window])
             values.append(self._smooth(inside) if inside.size else inside)
         return strongest_in_windows(values, windows, self.mask_threshold, size)
 
