@@ -4,6 +4,8 @@ Shapes: `B` images, `C` channels, `H, W` image, `F_h, F_w` patch; `L` stands for
 All coordinates are (y, x) in pixels of the image.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -27,12 +29,11 @@ def gaussian_filters(center: Tensor, size: Tensor, log_variance: Tensor, length:
     steps = torch.arange(patch_length, dtype=center.dtype, device=center.device) - (patch_length - 1) / 2
     mu = center[:, None] + (size[:, None] + 1) / patch_length * steps
     pixels = torch.arange(length, dtype=center.dtype, device=center.device)
-    distance = pixels[None, :, None] - mu[:, None, :]
-    log_variance = log_variance[:, None, None]
-    inverse_variance = torch.exp(-log_variance)
-    return (
-        torch.exp(-0.5 * distance.square() * inverse_variance) * torch.exp(-0.5 * log_variance) / (2 * torch.pi) ** 0.5
-    )
+    # In units in which the exponent is minus the square of the distance: few passes over [B, L, F].
+    scale = torch.exp(-0.5 * log_variance)[:, None, None] * 0.5**0.5
+    distance = (pixels[None, :, None] - mu[:, None, :]) * scale
+    log_height = (-0.5 * log_variance - 0.5 * math.log(2 * math.pi))[:, None, None]
+    return torch.exp(torch.addcmul(log_height, distance, distance, value=-1))
 
 
 def extract_patch(image: Tensor, filters_y: Tensor, filters_x: Tensor) -> Tensor:

@@ -48,11 +48,14 @@ class PerStepBatchNorm(nn.Module):
         """Which row of parameters and statistics time step ``step`` uses."""
         return step
 
-    def scale_and_shift(self, step: int) -> tuple[Tensor, Tensor]:
-        """What the norm does to each channel in evaluation: times the first [C], plus the second [C]."""
-        slot = self.slot(step)
-        scale = self.weight[slot] * torch.rsqrt(self.running_var[slot] + EPS)
-        return scale, torch.addcmul(self.bias[slot], self.running_mean[slot], scale, value=-1)
+    def scale_and_shift(self, rows: int | slice) -> tuple[Tensor, Tensor]:
+        """What the norm does to each channel in evaluation: times the first [..., C], plus the second [..., C].
+
+        Args:
+            rows: of its parameters and statistics, see :meth:`slot`.
+        """
+        scale = self.weight[rows] * torch.rsqrt(self.running_var[rows] + EPS)
+        return scale, torch.addcmul(self.bias[rows], self.running_mean[rows], scale, value=-1)
 
     def forward(self, x: Tensor, step: int) -> Tensor:
         """Normalise ``x`` [B, C, H, W] with the statistics of time step ``step``, counted from 0."""

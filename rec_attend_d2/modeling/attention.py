@@ -130,9 +130,7 @@ class Attention(nn.Module, ABC):
 
     def cut(self, inputs: StepInputs, names: Sequence[str], window: Any) -> Tensor:
         """Patch [B, C, F_h, F_w] of all the maps ``names``; features count as enlarged to the image's size."""
-        patches = []
-        if set(names) - {"features"}:
-            patches.append(self.extract(inputs.concatenated(names), window))
+        patches = [self.extract(image, window) for image in inputs.maps(names)]
         if "features" in names:
             features = inputs.extra.features[0]
             patches.append(self.extract(features, window.on_map(*features.shape[2:])))

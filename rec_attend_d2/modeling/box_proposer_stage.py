@@ -13,7 +13,7 @@ from .criterion import BoxCriterion
 from .inputs import StepInputs
 from .recurrent_model import RecurrentModel
 from .scheduled_sampling import OwnPredictions, StepFeeder, TrueMemory
-from .step_types import BoxSequence, BoxStep, ExtraMaps, stack_steps
+from .step_types import BoxSequence, BoxStep, ExtraMaps, select, stack_steps
 from .stop_scorer import HiddenStateScorer
 from .targets import Targets
 
@@ -87,14 +87,18 @@ class RecAttendBoxProposer(RecurrentModel):
             box_maps=stacked.box_map,
         )
 
-    def _instances(self, sequence: BoxSequence, index: int, extra: ExtraMaps, entry: dict) -> Instances:
+    def _infer(self, images: Tensor, extra: ExtraMaps) -> list[BoxSequence]:
+        sequence = self.unroll(images, extra)
+        return [select(sequence, index) for index in range(len(images))]
+
+    def _instances(self, found: BoxSequence, index: int, extra: ExtraMaps, entry: dict) -> Instances:
         original_size = self.original_size(entry)
-        keep = sequence.scores[index] >= self.score_threshold
+        keep = found.scores >= self.score_threshold
         # The proposer learns padded boxes; an object's own box is what a user of the instances expects.
-        tight = unpadded_boxes(sequence.proposals.boxes, self.padding_ratio, self.padding_pixels)
-        boxes = Boxes(pixel_edges(tight).xyxy()[index][keep])
+        tight = unpadded_boxes(found.proposals.boxes, self.padding_ratio, self.padding_pixels)
+        boxes = Boxes(pixel_edges(tight).xyxy()[keep])
         boxes.scale(original_size[1] / self.image_size[1], original_size[0] / self.image_size[0])
         boxes.clip(original_size)
-        result = Instances(original_size, pred_boxes=boxes, scores=sequence.scores[index][keep])
+        result = Instances(original_size, pred_boxes=boxes, scores=found.scores[keep])
         result.pred_classes = result.scores.new_zeros(len(result), dtype=int)
         return result[boxes.nonempty()]  # a box outside the image is clipped to nothing

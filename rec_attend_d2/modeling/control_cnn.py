@@ -12,7 +12,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers.conv_norm import fast_layout
+from ..layers.conv_norm import concatenate_fast
 from ..layers.conv_stack import ConvStack
 from ..layers.initialization import initialize
 from ..layers.residual import ConvNormReLU, ResidualBlock, calm_residuals, enlarge
@@ -91,7 +91,7 @@ class ConvControlCNN(ConvStack):
 
     def forward(self, inputs: StepInputs, step: int) -> Tensor:  # type: ignore[override]
         """Map [B, D, h, w] of time step ``step``, counted from 0."""
-        return super().forward(inputs.concatenated(self.inputs), step)[-1]
+        return super().forward(concatenate_fast(inputs.maps(self.inputs)), step)[-1]
 
 
 @CONTROL_CNN_REGISTRY.register()
@@ -168,7 +168,7 @@ class FeatureControlCNN(nn.Module):
         memory = inputs.memory[:, None] if inputs.memory.ndim == 3 else inputs.memory
         stride = FEATURE_STRIDES[0]
         pooled = [F.avg_pool2d(memory, stride), F.max_pool2d(memory, stride)]
-        return fast_layout(torch.cat([inputs.extra.features[0], *pooled], dim=1))
+        return concatenate_fast([inputs.extra.features[0], *pooled])
 
     def _coarse(self, seen: Tensor, inputs: StepInputs, step: int) -> Tensor:
         levels = [self.join(torch.cat([self.meet(seen, step), inputs.extra.features[1]], dim=1), step)]

@@ -1,9 +1,8 @@
-"""What the two networks see: the concatenation of image, memory, angle and foreground maps (paper, section 3.1)."""
+"""What the two networks see: image, memory, angle and foreground maps (paper, section 3.1)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from .memory import memory_channels
 from .registries import TRAINING_MODE_REGISTRY
 from .step_types import ExtraMaps, select
 
-# Channel order of the concatenation. "features" are maps of a smaller size, which a part takes in by itself.
+# Order of their channels. "features" are maps of a smaller size, which a part takes in by itself.
 INPUT_ORDER = ("image", "memory", "angle", "foreground", "features")
 
 
@@ -36,9 +35,28 @@ class StepInputs:
         height, width = self.image.shape[-2:]
         return height, width
 
-    def concatenated(self, names: Sequence[str]) -> Tensor:
-        """See :func:`concatenate_inputs`."""
-        return concatenate_inputs(self.image, self.memory, self.extra, names)
+    def maps(self, names: Sequence[str]) -> list[Tensor]:
+        """What a network sees, in INPUT_ORDER: the maps of the image's size, which leaves out "features".
+
+        Args:
+            names: which maps the network sees.
+
+        Returns:
+            Maps [B, C_i, H, W].
+
+        Raises:
+            ValueError: a map that is asked for was not given.
+        """
+        memory = self.memory[:, None] if self.memory.ndim == 3 else self.memory
+        maps = {"image": self.image, "memory": memory, "angle": self.extra.angle, "foreground": self.extra.foreground}
+        selected = []
+        for name in INPUT_ORDER:
+            if name in names and name in maps:
+                given = maps[name]
+                if given is None:
+                    raise ValueError(f"The network's INPUTS name '{name}', but the batch holds no such map.")
+                selected.append(given)
+        return selected
 
     def select(self, index: Tensor) -> "StepInputs":
         """The images ``index`` [n] of the batch."""
@@ -115,30 +133,3 @@ def feature_size(image_size: Sequence[int], pools: Sequence[int], key: str, size
             f"{size_key} = {list(image_size)}. Make both sides multiples of {factor} or change the pools."
         )
     return height // factor, width // factor
-
-
-def concatenate_inputs(image: Tensor, memory: Tensor, extra: ExtraMaps, names: Sequence[str]) -> Tensor:
-    """Input of a network: all maps of the image's size, which leaves out "features".
-
-    Args:
-        image: [B, 3, H, W].
-        memory: [B, H, W] or [B, M, H, W].
-        extra: maps of the preprocessor.
-        names: which maps the network sees.
-
-    Returns:
-        [B, C, H, W]
-
-    Raises:
-        ValueError: a map that is asked for was not given.
-    """
-    memory = memory[:, None] if memory.ndim == 3 else memory
-    maps = {"image": image, "memory": memory, "angle": extra.angle, "foreground": extra.foreground}
-    selected = []
-    for name in INPUT_ORDER:
-        if name in names and name in maps:
-            given = maps[name]
-            if given is None:
-                raise ValueError(f"The network's INPUTS name '{name}', but the batch holds no such map.")
-            selected.append(given)
-    return torch.cat(selected, dim=1)

@@ -3,17 +3,17 @@
 Shapes: `B` images, `T` steps, `H, W` network input.
 """
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from ..layers.conv_norm import remembered_folds
 from .class_scorer import ClassScorer, build_class_scorer
+from .inference import Found, find_objects
 from .inputs import StepInputs
 from .postprocessing import build_postprocessor
 from .recurrent_model import RecurrentModel
@@ -21,7 +21,7 @@ from .scheduled_sampling import OwnPredictions, ScheduledSampling, StepFeeder
 from .segmentation_head import build_segmentation_head
 from .semantic_files import SemanticFiles, build_semantic_files
 from .step_criterion import StepCriterion
-from .step_types import BoxSequence, ExtraMaps, MaskSequence, MaskStep, stack_steps
+from .step_types import ExtraMaps, MaskSequence, MaskStep, stack_steps
 from .stop_scorer import build_stop_scorer
 from .targets import Targets
 from .training_modes import training_mode_class
@@ -162,14 +162,6 @@ class RecAttend(RecurrentModel):
         score = self.stop_scorer(proposal.hidden, features)
         return MaskStep(proposal, boxes, patch, patch_mask, mask, score, self.class_probabilities(features), claimed)
 
-    def _steps(self, images: Tensor, extra: ExtraMaps, feeder: StepFeeder) -> Iterator[MaskStep]:
-        """The steps one after another without end; whoever has seen enough stops asking."""
-        memory = self.memory.initial(images)
-        for step in itertools.count():
-            result = self.take_step(StepInputs(images, memory, extra), step, feeder)
-            yield result
-            memory = self.memory.update(memory, feeder.claimed(result.mask, step), extra)
-
     def _sequence(self, steps: list[MaskStep]) -> MaskSequence:
         stacked = stack_steps(steps)
         height, width = stacked.mask.shape[-2:]
@@ -200,31 +192,23 @@ class RecAttend(RecurrentModel):
         feeder: StepFeeder = OwnPredictions()
         if self.training and targets is not None:
             feeder = self.scheduled_sampling.start(targets, self.attention)
-        return self._sequence(list(itertools.islice(self._steps(images, extra, feeder), self.time_steps)))
+        inputs = StepInputs(images, self.memory.initial(images), extra)
+        steps = []
+        with remembered_folds():
+            for step in range(self.time_steps):
+                result = self.take_step(inputs, step, feeder)
+                steps.append(result)
+                memory = self.memory.update(inputs.memory, feeder.claimed(result.mask, step), extra)
+                inputs = StepInputs(images, memory, extra)
+        return self._sequence(steps)
 
     def _train(
         self, batched_inputs: list[dict], images: Tensor, extra: ExtraMaps, targets: Targets
     ) -> tuple[dict[str, Tensor], Callable[[], dict[str, Tensor]]]:
         return self.training_mode(self, batched_inputs, images, extra, targets)
 
-    def _infer(self, images: Tensor, extra: ExtraMaps) -> MaskSequence:
-        """Like :meth:`unroll`, but stops as the paper does: an image is done at its first score below the threshold.
-
-        The scores of an image's steps after that are 0. The sequence has as many steps as the image with most objects
-        needs.
-        """
-        results = itertools.islice(self._steps(images, extra, OwnPredictions()), self.max_steps)
-        if not self.stop_early:
-            return self._sequence(list(results))
-        going_on = torch.ones(len(images), dtype=torch.bool, device=images.device)
-        steps = []
-        for result in results:
-            going_on = going_on & (result.score >= self.stop_threshold)
-            result.score = result.score * going_on
-            steps.append(result)
-            if not going_on.any():
-                break
-        return self._sequence(steps)
+    def _infer(self, images: Tensor, extra: ExtraMaps) -> list[Found]:
+        return find_objects(self, images, extra)
 
     def _foreground(self, extra: ExtraMaps, index: int, entry: dict) -> Tensor | None:
         """Foreground or semantic maps [K, ., .] of image ``index``: those given as files, else the preprocessor's."""
@@ -232,8 +216,6 @@ class RecAttend(RecurrentModel):
             return self.semantic_files.read(entry["file_name"], self.original_size(entry))
         return None if extra.foreground is None else extra.foreground[index]
 
-    def _instances(self, sequence: BoxSequence, index: int, extra: ExtraMaps, entry: dict) -> Instances:
-        assert isinstance(sequence, MaskSequence)
+    def _instances(self, found: Found, index: int, extra: ExtraMaps, entry: dict) -> Instances:
         original_size, foreground = self.original_size(entry), self._foreground(extra, index, entry)
-        classes = None if sequence.class_probabilities is None else sequence.class_probabilities[index]
-        return self.postprocessor(sequence.masks[index], sequence.scores[index], foreground, original_size, classes)
+        return self.postprocessor(found.masks, found.scores, foreground, original_size, found.class_probabilities)

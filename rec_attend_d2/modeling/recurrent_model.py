@@ -123,11 +123,12 @@ class RecurrentModel(ImageModel, ABC):
         return self.unroll(images, self.preprocessor(images, batched_inputs))
 
     @abstractmethod
-    def _instances(self, sequence: BoxSequence, index: int, extra: ExtraMaps, entry: dict) -> Instances:
-        """Instances of image ``index`` of the batch, whose dataset dict is ``entry``, at its original size."""
+    def _infer(self, images: Tensor, extra: ExtraMaps) -> list[Any]:
+        """What the steps found, image by image."""
 
-    def _infer(self, images: Tensor, extra: ExtraMaps) -> BoxSequence:
-        return self.unroll(images, extra)
+    @abstractmethod
+    def _instances(self, found: Any, index: int, extra: ExtraMaps, entry: dict) -> Instances:
+        """What was found in image ``index`` of the batch, whose dataset dict is ``entry``, at its original size."""
 
     def compute_losses(self, sequence: BoxSequence, targets: Targets) -> CriterionOutput:
         """The criterion's losses and the weight decay term, which together are the total loss."""
@@ -148,8 +149,8 @@ class RecurrentModel(ImageModel, ABC):
         images = self.preprocess_image(batched_inputs)
         extra = self.preprocessor(images, batched_inputs)
         if not self.training:
-            sequence = self._infer(images, extra)
-            return [{"instances": self._instances(sequence, i, extra, e)} for i, e in enumerate(batched_inputs)]
+            results = zip(self._infer(images, extra), batched_inputs, strict=True)
+            return [{"instances": self._instances(found, i, extra, e)} for i, (found, e) in enumerate(results)]
         targets = self.extract_targets(batched_inputs)
         losses, statistics = self._train(batched_inputs, images, extra, targets)
         self._log_statistics(statistics)

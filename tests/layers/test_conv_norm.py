@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from rec_attend_d2.layers.conv_norm import conv_norm, fast_layout
+from rec_attend_d2.layers.conv_norm import concatenate_fast, conv_norm, fast_layout, remembered_folds
 from rec_attend_d2.layers.step_norm import STEP_NORM_REGISTRY
 
 STEP = 1
@@ -52,3 +52,33 @@ def test_the_batch_is_counted_once_in_training():
 def test_layout_on_the_cpu():
     x = torch.randn(2, 3, 4, 5)
     assert fast_layout(x).is_contiguous(memory_format=torch.channels_last) and torch.equal(fast_layout(x), x)
+
+
+@pytest.mark.parametrize("norm", ["per_step", "shared"])
+@pytest.mark.parametrize("make_conv", [nn.Conv2d, partial(nn.ConvTranspose2d, bias=False)])
+def test_remembered_folds_give_every_step_its_own(norm: str, make_conv):
+    torch.manual_seed(0)
+    conv, layer = make_conv(3, 8, 3), STEP_NORM_REGISTRY.get(norm)(8, time_steps=3).eval()
+    fill(layer)
+    x = torch.randn(2, 3, 9, 10)
+    expected = [conv_norm(conv, layer, x, step) for step in range(3)]
+    with remembered_folds():
+        for step in (2, 0, 1, 2):
+            torch.testing.assert_close(conv_norm(conv, layer, x, step), expected[step])
+        fill(layer)  # too late for this pass
+        torch.testing.assert_close(conv_norm(conv, layer, x, 0), expected[0])
+    assert not torch.allclose(conv_norm(conv, layer, x, 0), expected[0])
+
+
+def test_remembered_folds_leave_training_alone():
+    conv, layer = nn.Conv2d(3, 8, 3), STEP_NORM_REGISTRY.get("per_step")(8, time_steps=3)
+    x = torch.randn(2, 3, 9, 10)
+    with remembered_folds():
+        out = conv_norm(conv, layer, x, STEP)
+    torch.testing.assert_close(out.mean((0, 2, 3)), torch.zeros(8), atol=1e-5, rtol=0)
+
+
+def test_concatenation_in_the_fast_layout():
+    maps = [torch.randn(2, 3, 4, 5), torch.randn(2, 1, 4, 5), fast_layout(torch.randn(2, 2, 4, 5))]
+    result = concatenate_fast(maps)
+    assert torch.equal(result, torch.cat(maps, 1)) and result.is_contiguous(memory_format=torch.channels_last)

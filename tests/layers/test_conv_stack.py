@@ -31,13 +31,15 @@ def recorders(module: nn.Module) -> list[Recorder]:
     return [child for child in module.modules() if isinstance(child, Recorder)]
 
 
+@pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("pool", [1, 2, 3])
-def test_conv_layer_is_conv_norm_relu_pool(pool: int):
+def test_conv_layer_is_conv_norm_relu_pool(pool: int, gradients: bool):
     layer = ConvLayer(3, 5, pool, Recorder)
     x = torch.randn(2, 3, 12, 18)
     values = F.conv2d(F.pad(x, (1, 1, 1, 1)), layer.conv.weight, layer.conv.bias) - 0.25
     expected = F.max_pool2d(values.clamp(min=0), pool)
-    torch.testing.assert_close(layer(x, 2), expected)
+    with torch.set_grad_enabled(gradients):
+        torch.testing.assert_close(layer(x, 2), expected)
     assert recorders(layer)[0].steps == [2]
 
 

@@ -6,7 +6,6 @@ import torch
 from rec_attend_d2.modeling.inputs import (
     StepInputs,
     check_conv_layers,
-    concatenate_inputs,
     feature_size,
     input_channels,
 )
@@ -14,6 +13,10 @@ from rec_attend_d2.modeling.step_types import ExtraMaps
 
 KEY = "MODEL.REC_ATTEND.BOX_PROPOSER.INPUTS"
 ALL = ["image", "memory", "angle", "foreground"]
+
+
+def concatenated(image: torch.Tensor, memory: torch.Tensor, extra: ExtraMaps, names: list[str]) -> torch.Tensor:
+    return torch.cat(StepInputs(image, memory, extra).maps(names), dim=1)
 
 
 @pytest.fixture
@@ -33,19 +36,19 @@ def test_number_of_channels(tiny_cfg, names: list[str], channels: int):
 @pytest.mark.parametrize("names", [ALL, ALL[::-1], ["foreground", "image", "angle", "memory"]])
 def test_order_is_image_memory_angle_foreground_however_they_are_named(extra: ExtraMaps, names: list[str]):
     image, memory = torch.full((2, 3, 4, 5), 1.0), torch.full((2, 4, 5), 2.0)
-    result = concatenate_inputs(image, memory, extra, names)
+    result = concatenated(image, memory, extra, names)
     assert result.shape == (2, 21, 4, 5)
     assert result[1, :, 3, 2].tolist() == [1.0] * 3 + [2.0] + [3.0] * 8 + [4.0] * 9
 
 
 def test_only_named_maps_are_seen(extra: ExtraMaps):
     image, memory = torch.full((2, 3, 4, 5), 1.0), torch.full((2, 4, 5), 2.0)
-    assert concatenate_inputs(image, memory, extra, ["angle", "memory"])[0, :, 0, 0].tolist() == [2.0] + [3.0] * 8
+    assert concatenated(image, memory, extra, ["angle", "memory"])[0, :, 0, 0].tolist() == [2.0] + [3.0] * 8
 
 
 def test_naming_a_map_twice_counts_once(tiny_cfg):
     names = ["image", "memory", "image"]
-    seen = concatenate_inputs(torch.zeros(1, 3, 4, 5), torch.zeros(1, 4, 5), ExtraMaps(), names)
+    seen = concatenated(torch.zeros(1, 3, 4, 5), torch.zeros(1, 4, 5), ExtraMaps(), names)
     assert seen.shape[1] == input_channels(tiny_cfg(), names, KEY) == 4
 
 
@@ -68,7 +71,7 @@ def test_a_map_the_preprocessor_does_not_make_is_refused(tiny_cfg, name: str):
 @pytest.mark.parametrize("name", ["angle", "foreground"])
 def test_a_map_missing_from_the_batch_is_an_error(name: str):
     with pytest.raises(ValueError, match=f"'{name}'"):
-        concatenate_inputs(torch.zeros(1, 3, 4, 5), torch.zeros(1, 4, 5), ExtraMaps(), ["image", name])
+        concatenated(torch.zeros(1, 3, 4, 5), torch.zeros(1, 4, 5), ExtraMaps(), ["image", name])
 
 
 def test_features_count_with_the_channels_of_the_finest_map(tiny_cfg):
@@ -86,14 +89,14 @@ def test_a_memory_of_two_channels_counts_twice(tiny_cfg):
     cfg = tiny_cfg({"MEMORY.NAME": "BoundaryMemory"})
     assert input_channels(cfg, ["image", "memory"], KEY) == 5
     memory = torch.rand(2, 2, 4, 5)
-    seen = concatenate_inputs(torch.zeros(2, 3, 4, 5), memory, ExtraMaps(), ["image", "memory"])
+    seen = concatenated(torch.zeros(2, 3, 4, 5), memory, ExtraMaps(), ["image", "memory"])
     assert seen.shape[1] == 5 and torch.equal(seen[:, 3:], memory)
 
 
 def test_features_are_left_out_of_the_concatenation(extra: ExtraMaps):
     image, memory = torch.rand(2, 3, 4, 5), torch.rand(2, 4, 5)
     extra.features = (torch.rand(2, 7, 1, 1),)
-    seen = concatenate_inputs(image, memory, extra, ["image", "features", "angle"])
+    seen = concatenated(image, memory, extra, ["image", "features", "angle"])
     assert torch.equal(seen, torch.cat([image, extra.angle], 1))
 
 
@@ -102,7 +105,7 @@ def test_step_inputs_concatenate_and_select_images(extra: ExtraMaps):
     extra.features = (torch.rand(2, 7, 2, 2), torch.rand(2, 6, 1, 1))
     extra.foreground = None
     inputs = StepInputs(image, memory, extra)
-    assert torch.equal(inputs.concatenated(["image", "memory"]), torch.cat([image, memory[:, None]], 1))
+    assert torch.equal(torch.cat(inputs.maps(["image", "memory"]), 1), torch.cat([image, memory[:, None]], 1))
 
     chosen = inputs.select(torch.tensor([1, 1, 0]))
     assert isinstance(chosen, StepInputs)

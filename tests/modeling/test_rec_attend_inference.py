@@ -12,7 +12,7 @@ from rec_attend_d2.layers.boxes import CenterBoxes
 from rec_attend_d2.modeling import RecAttend, Targets
 from rec_attend_d2.modeling.claims import unclaimed_instances
 from rec_attend_d2.modeling.inputs import StepInputs
-from rec_attend_d2.modeling.step_types import Proposal
+from rec_attend_d2.modeling.step_types import Proposal, select
 
 T = 3
 SEMANTIC_MAPS = {
@@ -24,15 +24,19 @@ SEMANTIC_MAPS = {
 
 
 class ScriptedScorer(nn.Module):
-    """Gives scores from a table [B, T], one column per call."""
+    """Gives scores from a table [B, T], one column per call; an image that leaves the batch had one below 0.5."""
 
     def __init__(self, table: Tensor):
         super().__init__()
         self.table = table
         self.calls = 0
+        self.batch_sizes: list[int] = []
 
     def forward(self, hidden: Tensor, features: Tensor) -> Tensor:
+        if len(hidden) < len(self.table):
+            self.table = self.table[self.table[:, self.calls - 1] >= 0.5]
         self.calls += 1
+        self.batch_sizes.append(len(hidden))
         return self.table[:, self.calls - 1].clone()
 
 
@@ -92,6 +96,8 @@ def test_stopping_early_is_the_full_unroll_cut_at_the_first_low_score(make_model
         assert torch.equal(stopped.pred_masks, full.pred_masks)
         assert torch.equal(stopped.scores, full.scores)
     assert len(found[1]) == 0 and len(found[2]) > 0
+    # Whoever is done leaves the batch.
+    assert early.stop_scorer.batch_sizes == [4, 3, 2] and late.stop_scorer.batch_sizes == [4, 4, 4]
 
 
 def test_running_all_steps_keeps_objects_after_a_low_score(make_model, make_batch):
@@ -138,11 +144,17 @@ class KnowingProposer(nn.Module):
 
     def forward(self, inputs: StepInputs, step: int) -> Proposal:
         self.steps.append(step)
-        unclaimed = unclaimed_instances(inputs.memory[:, None], self.targets)[:, 0]
+        targets = self.targets_of(inputs.image)
+        unclaimed = unclaimed_instances(inputs.memory[:, None], targets)[:, 0]
         rows, first = torch.arange(len(unclaimed)), unclaimed.int().argmax(1)
-        boxes = CenterBoxes(self.targets.boxes.center[rows, first], self.targets.boxes.size[rows, first])
+        boxes = CenterBoxes(targets.boxes.center[rows, first], targets.boxes.size[rows, first])
         hidden = unclaimed.any(1, keepdim=True).float()
         return dataclasses.replace(self.own(inputs, step), boxes=boxes, hidden=hidden)
+
+    def targets_of(self, images: Tensor) -> Targets:
+        """Those of the images [n, 3, H, W] that are still in the batch: their bright pixels tell which."""
+        same = (images[:, None, 0] > 0.5) == (self.targets.masks.amax(1) > 0.5)[None]
+        return select(self.targets, same.flatten(2).all(2).int().argmax(1))
 
 
 class BrightHead(nn.Module):

@@ -1,0 +1,70 @@
+"""Inference of the full model: step after step until each image's stop score says so.
+
+Shapes: `B` images, `H, W` network input, `t` steps of one image.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..layers.conv_norm import remembered_folds
+from .inputs import StepInputs
+from .step_types import ExtraMaps, MaskStep, select
+
+if TYPE_CHECKING:
+    from .rec_attend import RecAttend
+
+
+@dataclass
+class Found:
+    """What an image's steps found.
+
+    Attributes:
+        masks: [t, H, W] soft masks in (0, 1), not multiplied by the score.
+        scores: [t].
+        class_probabilities: [t, classes], only of a model that scores classes; else None.
+    """
+
+    masks: Tensor
+    scores: Tensor
+    class_probabilities: Tensor | None
+
+
+def _found(steps: list[MaskStep], like: MaskStep) -> Found:
+    """Results of one image, its steps given as those of a batch of one; ``like`` any step, for shapes and devices."""
+    results = steps or [select(like, slice(0))]
+    probabilities = [step.class_probabilities for step in results if step.class_probabilities is not None]
+    return Found(
+        masks=torch.cat([step.mask for step in results]),
+        scores=torch.cat([step.score for step in results]),
+        class_probabilities=torch.cat(probabilities) if probabilities else None,
+    )
+
+
+def find_objects(model: "RecAttend", images: Tensor, extra: ExtraMaps) -> list[Found]:
+    """Run the model on ``images`` [B, 3, H, W] with its own predictions; one result per image.
+
+    With ``model.stop_early`` an image is done at its first score below ``model.stop_threshold``, as in the paper: that
+    step finds nothing, and the image leaves the batch. Otherwise all ``model.max_steps`` steps are run and kept.
+    """
+    inputs = StepInputs(images, model.memory.initial(images), extra)
+    going = list(range(len(images)))
+    steps: list[list[MaskStep]] = [[] for _ in going]
+    with remembered_folds():
+        for number in range(model.max_steps):
+            result = model.take_step(inputs, number)
+            # The one place where the loop waits for the device.
+            goes_on = (result.score >= model.stop_threshold).tolist() if model.stop_early else [True] * len(going)
+            rows = [row for row, on in enumerate(goes_on) if on]
+            for row in rows:
+                steps[going[row]].append(select(result, slice(row, row + 1)))
+            if not rows:
+                break
+            inputs = dataclasses.replace(inputs, memory=model.memory.update(inputs.memory, result.mask, inputs.extra))
+            if len(rows) < len(going):
+                inputs = inputs.select(torch.tensor(rows, device=images.device))
+                going = [going[row] for row in rows]
+    return [_found(taken, result) for taken in steps]
