@@ -203,6 +203,9 @@ def _add_training_config(node: CN) -> None:
     # steps, each judged by itself), "ParallelTeacherForcing" (single steps from drawn memories) or "StatePool" (single
     # steps from the memories that the model's own predictions have reached). All but the first use LOSS.STEP_MASK etc.
     node.TRAINING.MODE = "Sequential"
+    # Keep no activations of a step's networks until the backward pass, which computes them again: a quarter of the
+    # memory for a third more time.
+    node.TRAINING.RECOMPUTE = False
     # Steps the model takes by itself, without gradient: in StatePool from one iteration to the next (1 = the trained
     # step's own prediction), in ParallelTeacherForcing at most so many after a memory was drawn.
     node.TRAINING.OWN_STEPS = 1

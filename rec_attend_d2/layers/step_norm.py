@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..registry import register_as
 from .batch_norm import batch_norm
+from .recomputation import is_recomputing
 
 STEP_NORM_REGISTRY = Registry("STEP_NORM")
 STEP_NORM_REGISTRY.__doc__ = """Norm layers called with the time step; built as ``norm(channels, time_steps)``."""
@@ -65,7 +66,8 @@ class PerStepBatchNorm(nn.Module):
             mean, var = self.running_mean[slot], self.running_var[slot]
             return nn.functional.batch_norm(x, mean, var, weight, bias, False, 0.0, EPS)
         out, mean, var = batch_norm(x, weight, bias, EPS)
-        self._update(slot, mean, var)
+        if not is_recomputing():
+            self._update(slot, mean, var)
         return out
 
     @torch.no_grad()

@@ -72,7 +72,7 @@ class RecAttendBoxProposer(RecurrentModel):
         steps = []
         for step in range(self.time_steps):
             inputs = StepInputs(images, memory, extra)
-            proposal = self.box_proposer(inputs, step)
+            proposal = self.run_part(self.box_proposer, inputs, step)
             feeder.boxes(proposal, step)
             score, class_probabilities = self.box_scorer(proposal.hidden)
             box_map = self.attention.box_maps(stack_steps([proposal]), inputs.image_size)[:, 0]

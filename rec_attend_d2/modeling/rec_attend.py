@@ -11,6 +11,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from ..layers.boxes import CenterBoxes
 from ..layers.conv_norm import remembered_folds
 from .class_scorer import ClassScorer, build_class_scorer
 from .inference import Found, find_objects
@@ -21,7 +22,7 @@ from .scheduled_sampling import OwnPredictions, ScheduledSampling, StepFeeder
 from .segmentation_head import build_segmentation_head
 from .semantic_files import SemanticFiles, build_semantic_files
 from .step_criterion import StepCriterion
-from .step_types import ExtraMaps, MaskSequence, MaskStep, stack_steps
+from .step_types import ExtraMaps, MaskSequence, MaskStep, Proposal, stack_steps
 from .stop_scorer import build_stop_scorer
 from .targets import Targets
 from .training_modes import training_mode_class
@@ -150,15 +151,22 @@ class RecAttend(RecurrentModel):
         """[n, classes] for the head's deepest features [n, V, f_h, f_w]; None of a model that scores no classes."""
         return None if self.class_scorer is None else self.class_scorer(features)
 
-    def take_step(self, inputs: StepInputs, step: int, feeder: StepFeeder | None = None) -> MaskStep:
-        """One time step, counted from 0; ``feeder`` chooses the boxes to cut out, by default the proposed ones."""
-        proposal = self.box_proposer(inputs, step)
-        boxes = proposal.boxes if feeder is None else feeder.boxes(proposal, step)
+    def _segment(
+        self, inputs: StepInputs, boxes: CenterBoxes, proposal: Proposal, step: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The patch at ``boxes``, its mask, the deepest features and the mask in its place, see :class:`MaskStep`."""
         window = self.attention.window(boxes, proposal, inputs.image_size)
         patch = self.attention.cut(inputs, self.mask_inputs, window)
         patch_mask, features = self.segmentation_head(patch, step)
+        return patch, patch_mask, features, self.attention.paste(patch_mask, window)
+
+    def take_step(self, inputs: StepInputs, step: int, feeder: StepFeeder | None = None) -> MaskStep:
+        """One time step, counted from 0; ``feeder`` chooses the boxes to cut out, by default the proposed ones."""
+        proposal = self.run_part(self.box_proposer, inputs, step)
+        boxes = proposal.boxes if feeder is None else feeder.boxes(proposal, step)
+        patch, patch_mask, features, pasted = self.run_part(self._segment, inputs, boxes, proposal, step)
         claimed = self.memory.claimed(inputs.memory)
-        mask = self.memory.visible(self.attention.paste(patch_mask, window), claimed)
+        mask = self.memory.visible(pasted, claimed)
         score = self.stop_scorer(proposal.hidden, features)
         return MaskStep(proposal, boxes, patch, patch_mask, mask, score, self.class_probabilities(features), claimed)
 

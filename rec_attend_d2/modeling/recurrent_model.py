@@ -6,12 +6,14 @@ Shapes: `B` images, `T` steps, `H, W` network input.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from ..layers.recomputation import recomputed
 from .attention import Attention, BilinearAttention, build_attention
 from .box_proposer import build_box_proposer
 from .criterion import CriterionOutput
@@ -24,6 +26,8 @@ from .statistics import training_statistics
 from .step_types import BoxSequence, ExtraMaps
 from .targets import Targets
 from .training_modes import trains_whole_sequences
+
+_Result = TypeVar("_Result")
 
 
 class RecurrentModel(ImageModel, ABC):
@@ -42,6 +46,7 @@ class RecurrentModel(ImageModel, ABC):
         padding_ratio: float,
         padding_pixels: float,
         weight_decay: float,
+        recompute: bool,
         **image_arguments: Any,
     ):
         """
@@ -50,6 +55,7 @@ class RecurrentModel(ImageModel, ABC):
             time_steps: T.
             padding_ratio, padding_pixels: of true boxes.
             weight_decay: factor of the weight decay term of the loss.
+            recompute: in training keep no activations of a step's networks, see :meth:`run_part`.
             image_arguments: of :class:`.image_model.ImageModel`.
         """
         super().__init__(**image_arguments)
@@ -63,6 +69,7 @@ class RecurrentModel(ImageModel, ABC):
         self.padding_ratio = padding_ratio
         self.padding_pixels = padding_pixels
         self.weight_decay = weight_decay
+        self.recompute = recompute
 
     @staticmethod
     def common_arguments(cfg: CfgNode) -> dict:
@@ -89,8 +96,15 @@ class RecurrentModel(ImageModel, ABC):
             "padding_ratio": node.LOSS.BOX_PADDING_RATIO,
             "padding_pixels": node.LOSS.BOX_PADDING_PIXELS,
             "weight_decay": node.LOSS.WEIGHT_DECAY,
+            "recompute": node.TRAINING.RECOMPUTE,
             **RecurrentModel.image_arguments(cfg),
         }
+
+    def run_part(self, part: Callable[..., _Result], *arguments: Any) -> _Result:
+        """``part(*arguments)``, one of a step's networks; see TRAINING.RECOMPUTE."""
+        if self.recompute and self.training and torch.is_grad_enabled():
+            return recomputed(part, *arguments)
+        return part(*arguments)
 
     def _slots(self, instances: list[Instances]) -> int:
         """Instance slots N of a batch's targets: a whole sequence is matched with as many as it has steps."""

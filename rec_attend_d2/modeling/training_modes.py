@@ -239,14 +239,14 @@ class ParallelTeacherForcing:
         """Losses of a batch of single steps."""
         inputs = StepInputs(images, model.memory.initial(images), extra)
         inputs.memory = self.start(model, batched_inputs, select_detached(inputs), targets)
-        proposal = model.box_proposer(inputs, 0)
+        proposal = model.run_part(model.box_proposer, inputs, 0)
         claimed = model.memory.claimed(inputs.memory)[:, None]
         steps = assign_steps(stack_steps([proposal.boxes]), claimed, targets)
         cuts = self._cuts(proposal, steps, targets)
         cut_proposal = at_boxes(select(proposal, cuts.image), cuts.boxes, inputs.image_size)
         window = model.attention.window(cuts.boxes, cut_proposal, inputs.image_size)
         patch = model.attention.cut(inputs.select(cuts.image), model.mask_inputs, window)
-        patch_mask, features = model.segmentation_head(patch, 0)
+        patch_mask, features = model.run_part(model.segmentation_head, patch, 0)
         score = model.stop_scorer(proposal.hidden, features[: len(images)])
 
         classes = model.class_probabilities(features)
