@@ -87,9 +87,12 @@ class RecAttendBoxProposer(RecurrentModel):
             box_maps=stacked.box_map,
         )
 
-    def _infer(self, images: Tensor, extra: ExtraMaps) -> list[BoxSequence]:
+    def _inferred_sequences(self, images: Tensor, extra: ExtraMaps) -> list[BoxSequence]:
         sequence = self.unroll(images, extra)
-        return [select(sequence, index) for index in range(len(images))]
+        return [select(sequence, slice(index, index + 1)) for index in range(len(images))]
+
+    def _infer(self, images: Tensor, extra: ExtraMaps) -> list[BoxSequence]:
+        return [select(sequence, 0) for sequence in self._inferred_sequences(images, extra)]
 
     def _instances(self, found: BoxSequence, index: int, extra: ExtraMaps, entry: dict) -> Instances:
         original_size = self.original_size(entry)

@@ -32,23 +32,25 @@ class Found:
     scores: Tensor
     class_probabilities: Tensor | None
 
+    @classmethod
+    def of(cls, steps: list[MaskStep]) -> "Found":
+        """The results of one image's steps, each given as that of a batch of one."""
+        probabilities = [step.class_probabilities for step in steps if step.class_probabilities is not None]
+        return cls(
+            masks=torch.cat([step.mask for step in steps]),
+            scores=torch.cat([step.score for step in steps]),
+            class_probabilities=torch.cat(probabilities) if probabilities else None,
+        )
 
-def _found(steps: list[MaskStep], like: MaskStep) -> Found:
-    """Results of one image, its steps given as those of a batch of one; ``like`` any step, for shapes and devices."""
-    results = steps or [select(like, slice(0))]
-    probabilities = [step.class_probabilities for step in results if step.class_probabilities is not None]
-    return Found(
-        masks=torch.cat([step.mask for step in results]),
-        scores=torch.cat([step.score for step in results]),
-        class_probabilities=torch.cat(probabilities) if probabilities else None,
-    )
 
+def take_steps(model: "RecAttend", images: Tensor, extra: ExtraMaps) -> list[list[MaskStep]]:
+    """Run the model on ``images`` [B, 3, H, W] with its own predictions.
 
-def find_objects(model: "RecAttend", images: Tensor, extra: ExtraMaps) -> list[Found]:
-    """Run the model on ``images`` [B, 3, H, W] with its own predictions; one result per image.
+    With ``model.stop_early`` an image is done at its first score below ``model.stop_threshold``, as in the paper, and
+    leaves the batch; that step, which is no object, is its last one. Otherwise all ``model.max_steps`` steps are run.
 
-    With ``model.stop_early`` an image is done at its first score below ``model.stop_threshold``, as in the paper: that
-    step finds nothing, and the image leaves the batch. Otherwise all ``model.max_steps`` steps are run and kept.
+    Returns:
+        For every image its steps, each as that of a batch of one.
     """
     inputs = StepInputs(images, model.memory.initial(images), extra)
     going = list(range(len(images)))
@@ -56,15 +58,15 @@ def find_objects(model: "RecAttend", images: Tensor, extra: ExtraMaps) -> list[F
     with remembered_folds():
         for number in range(model.max_steps):
             result = model.take_step(inputs, number)
+            for row, image in enumerate(going):
+                steps[image].append(select(result, slice(row, row + 1)))
             # The one place where the loop waits for the device.
             goes_on = (result.score >= model.stop_threshold).tolist() if model.stop_early else [True] * len(going)
-            rows = [row for row, on in enumerate(goes_on) if on]
-            for row in rows:
-                steps[going[row]].append(select(result, slice(row, row + 1)))
-            if not rows:
+            if not any(goes_on):
                 break
             inputs = dataclasses.replace(inputs, memory=model.memory.update(inputs.memory, result.mask, inputs.extra))
-            if len(rows) < len(going):
+            if not all(goes_on):
+                rows = [row for row, on in enumerate(goes_on) if on]
                 inputs = inputs.select(torch.tensor(rows, device=images.device))
                 going = [going[row] for row in rows]
-    return [_found(taken, result) for taken in steps]
+    return steps

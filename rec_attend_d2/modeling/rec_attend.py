@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..layers.boxes import CenterBoxes
 from ..layers.conv_norm import remembered_folds
 from .class_scorer import ClassScorer, build_class_scorer
-from .inference import Found, find_objects
+from .inference import Found, take_steps
 from .inputs import StepInputs
 from .postprocessing import build_postprocessor
 from .recurrent_model import RecurrentModel
@@ -22,7 +22,7 @@ from .scheduled_sampling import OwnPredictions, ScheduledSampling, StepFeeder
 from .segmentation_head import build_segmentation_head
 from .semantic_files import SemanticFiles, build_semantic_files
 from .step_criterion import StepCriterion
-from .step_types import ExtraMaps, MaskSequence, MaskStep, Proposal, stack_steps
+from .step_types import BoxSequence, ExtraMaps, MaskSequence, MaskStep, Proposal, stack_steps
 from .stop_scorer import build_stop_scorer
 from .targets import Targets
 from .training_modes import training_mode_class
@@ -216,7 +216,10 @@ class RecAttend(RecurrentModel):
         return self.training_mode(self, batched_inputs, images, extra, targets)
 
     def _infer(self, images: Tensor, extra: ExtraMaps) -> list[Found]:
-        return find_objects(self, images, extra)
+        return [Found.of(steps) for steps in take_steps(self, images, extra)]
+
+    def _inferred_sequences(self, images: Tensor, extra: ExtraMaps) -> list[BoxSequence]:
+        return [self._sequence(steps) for steps in take_steps(self, images, extra)]
 
     def _foreground(self, extra: ExtraMaps, index: int, entry: dict) -> Tensor | None:
         """Foreground or semantic maps [K, ., .] of image ``index``: those given as files, else the preprocessor's."""

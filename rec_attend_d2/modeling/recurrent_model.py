@@ -136,6 +136,19 @@ class RecurrentModel(ImageModel, ABC):
         images = self.preprocess_image(batched_inputs)
         return self.unroll(images, self.preprocessor(images, batched_inputs))
 
+    def infer_inputs(self, batched_inputs: list[dict]) -> list[BoxSequence]:
+        """The steps that :meth:`forward` takes at inference for a batch of dataset dicts, and makes instances of.
+
+        Returns:
+            One sequence per image, as of a batch of one. Where the model stops early it ends with the low score.
+        """
+        images = self.preprocess_image(batched_inputs)
+        return self._inferred_sequences(images, self.preprocessor(images, batched_inputs))
+
+    @abstractmethod
+    def _inferred_sequences(self, images: Tensor, extra: ExtraMaps) -> list[BoxSequence]:
+        """See :meth:`infer_inputs`."""
+
     @abstractmethod
     def _infer(self, images: Tensor, extra: ExtraMaps) -> list[Any]:
         """What the steps found, image by image."""

@@ -118,6 +118,16 @@ def test_stopping_early_saves_the_steps_after_it(make_model, make_batch, scores:
     assert model.stop_scorer.calls == T
 
 
+def test_the_steps_of_inference_end_with_the_score_that_stops(make_model, make_batch):
+    model = make_model().eval()
+    model.stop_scorer = ScriptedScorer(torch.tensor([[0.9, 0.4, 0.9], [0.3, 0.9, 0.9]]))
+    sequences = model.infer_inputs(make_batch([1, 1]))
+    for sequence, scores in zip(sequences, ([0.9, 0.4], [0.3]), strict=True):
+        torch.testing.assert_close(sequence.scores, torch.tensor([scores]))
+        assert sequence.masks.shape[:2] == sequence.memories.shape[:2] == (1, len(scores))
+    assert model.stop_scorer.calls == 2
+
+
 def test_foreground_and_classes_reach_the_instances(make_model, make_batch):
     model = make_model({**SEMANTIC_MAPS, "TEST.USE_FOREGROUND": True, "TEST.MASK_THRESHOLD": 0.002})
     model.stop_scorer = ScriptedScorer(torch.tensor([[0.9, 0.1, 0.1], [0.9, 0.1, 0.1]]))
