@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
+from numpy.typing import NDArray
 
 from ..modeling.training_modes import trains_whole_sequences
 from .augmentation import build_augmentations, build_resize
@@ -88,15 +89,11 @@ class RecAttendDatasetMapper:
         image = read_image(file_name, self.contrast_percentiles)
         size = image.shape[:2]
         _check_size(dataset_dict, size)
-        aug_input = T.AugInput(image)
-        transforms = self.augmentations(aug_input)
-
-        output = {key: dataset_dict[key] for key in ("file_name", "image_id") if key in dataset_dict}
-        output["height"], output["width"] = size
-        output["image"] = torch.from_numpy(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
+        output, transforms = self.map_image(image)
+        output.update({key: dataset_dict[key] for key in ("file_name", "image_id") if key in dataset_dict})
         annotations = dataset_dict.get("annotations")
         if annotations is not None:
-            new_size = aug_input.image.shape[:2]
+            new_size = tuple(output["image"].shape[1:])
             targets = build_targets(annotations, size, transforms, new_size, file_name)
             output["instances"] = targets.to_instances(self.time_steps)
             self._count_left_out(targets, file_name)
@@ -109,6 +106,20 @@ class RecAttendDatasetMapper:
                 "maps."
             )
         return output
+
+    def map_image(self, image: NDArray[np.uint8]) -> tuple[dict, T.TransformList]:
+        """Augment and resize an image without annotations.
+
+        Args:
+            image: [H, W, 3] BGR, as :func:`.image_io.to_bgr` gives it with ``contrast_percentiles``.
+
+        Returns:
+            ``image``, ``height`` and ``width`` of the dict described above, and what was done to the image.
+        """
+        aug_input = T.AugInput(image)
+        transforms = self.augmentations(aug_input)
+        pixels = np.ascontiguousarray(aug_input.image.transpose(2, 0, 1))
+        return {"height": image.shape[0], "width": image.shape[1], "image": torch.from_numpy(pixels)}, transforms
 
     def _count_left_out(self, targets: InstanceTargets, file_name: str) -> None:
         cut = max(0, len(targets.masks) - self.time_steps)

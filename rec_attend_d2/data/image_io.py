@@ -36,24 +36,53 @@ def read_image(path: str | os.PathLike, contrast_percentiles: Sequence[float] = 
             f"Image {os.fspath(path)} does not exist. Check the image folder and the file names of the annotations."
         )
     data = np.fromfile(path, dtype=np.uint8)
-    # Not IMREAD_COLOR: OpenCV refuses to make three channels of a TIFF of floats itself.
-    image = cv2.imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR) if data.size else None
+    image = _decode(data) if data.size else None
     if image is None:
         raise ValueError(
             f"Image {os.fspath(path)} cannot be decoded. The file is damaged or of a format OpenCV does not read; "
             "restore it, or convert it to PNG."
         )
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, axis=2)
+    return to_bgr(image, contrast_percentiles, f"Image {os.fspath(path)}")
+
+
+def _decode(data: NDArray[np.uint8]) -> NDArray | None:
+    """Pixels [H, W] or [H, W, 3] BGR of an image file's bytes; None where OpenCV cannot read them."""
+    try:
+        # Not IMREAD_COLOR: OpenCV refuses to make three channels of a TIFF of floats itself.
+        return cv2.imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+    except cv2.error:  # a header that promises more pixels than OpenCV takes
+        return None
+
+
+def to_bgr(image: NDArray, contrast_percentiles: Sequence[float] = (), name: str = "The image") -> NDArray[np.uint8]:
+    """Pixels of any depth and number of channels as :func:`read_image` gives them.
+
+    Args:
+        image: grey [H, W] or [H, W, 1], BGR [H, W, 3] or BGRA [H, W, 4].
+        contrast_percentiles: as for :func:`read_image`.
+        name: of the image, for errors.
+
+    Returns:
+        [H, W, 3] BGR, 0 to 255; ``image`` itself where that is what it is.
+
+    Raises:
+        ValueError: another shape, or pixels that are neither 8 nor 16 bit while no percentiles are given.
+    """
+    channels = image[..., None] if image.ndim == 2 else image
+    if channels.ndim != 3 or channels.shape[2] not in (1, 3, 4) or channels.size == 0:
+        raise ValueError(
+            f"{name} has the shape {list(image.shape)}. Give [H, W] (grey), [H, W, 3] (BGR) or [H, W, 4] (BGRA)."
+        )
+    color = np.repeat(channels, 3, axis=2) if channels.shape[2] == 1 else channels[..., :3]
     if len(contrast_percentiles) > 0:
-        return stretch_contrast(image, contrast_percentiles)
-    if image.dtype == np.uint8:
-        return image.astype(np.uint8, copy=False)
-    if image.dtype == np.uint16:
-        return np.rint(image.astype(np.float32) / _DEPTH_RATIO).astype(np.uint8)
+        return stretch_contrast(color, contrast_percentiles)
+    if color.dtype == np.uint8:
+        return color.astype(np.uint8, copy=False)
+    if color.dtype == np.uint16:
+        return np.rint(color.astype(np.float32) / _DEPTH_RATIO).astype(np.uint8)
     raise ValueError(
-        f"Image {os.fspath(path)} has {image.dtype} pixels, whose range is unknown. Set INPUT.CONTRAST_PERCENTILES, "
-        "for example to [0.1, 99.9], or convert the file to 8 or 16 bit."
+        f"{name} has {color.dtype} pixels, whose range is unknown. Set INPUT.CONTRAST_PERCENTILES, for example to "
+        "[0.1, 99.9], or convert it to 8 or 16 bit."
     )
 
 

@@ -1,11 +1,13 @@
 """Images of all kinds become 8-bit BGR."""
 
+import re
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from rec_attend_d2.data.image_io import read_image, stretch_contrast
+from rec_attend_d2.data.image_io import read_image, stretch_contrast, to_bgr
 
 
 @pytest.fixture
@@ -135,3 +137,24 @@ def test_few_bright_pixels_on_black_survive_the_stretch():
 def test_wrong_percentiles(percentiles):
     with pytest.raises(ValueError, match=r"INPUT\.CONTRAST_PERCENTILES"):
         stretch_contrast(np.zeros((2, 2, 3), dtype=np.uint8), percentiles)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("percentiles", [(), (1, 99)])
+@pytest.mark.parametrize("shape", [(7, 11), (7, 11, 1), (7, 11, 3), (7, 11, 4)])
+def test_an_array_is_treated_as_its_file(tmp_path, shape, percentiles, dtype):
+    image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype=dtype)
+    cv2.imwrite(str(tmp_path / "image.png"), image)
+    result = to_bgr(image, percentiles)
+    assert result.shape == (7, 11, 3)
+    np.testing.assert_array_equal(result, read_image(tmp_path / "image.png", percentiles))
+
+
+def test_finished_pixels_are_not_copied(pixels):
+    assert np.shares_memory(to_bgr(pixels), pixels)
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 6, 2), (5, 6, 5), (2, 5, 6, 3), (0, 6, 3)])
+def test_arrays_of_other_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match=rf"frame 3 has the shape {re.escape(str(list(shape)))}.*\[H, W\] \(grey\)"):
+        to_bgr(np.zeros(shape, dtype=np.uint8), name="frame 3")
