@@ -10,7 +10,6 @@ NAME_instances.png (the result at the image's own size, beside the truth where t
 
 import argparse
 import os
-from collections import Counter
 from pathlib import Path
 
 import torch
@@ -24,18 +23,14 @@ from rec_attend_d2.data import RecAttendDatasetMapper, register_datasets
 from rec_attend_d2.data.image_io import read_image
 from rec_attend_d2.engine import load_config
 from rec_attend_d2.modeling import RecurrentModel
+from rec_attend_d2.prediction import distinct_names
 from rec_attend_d2.visualization import (
-    draw_animation,
     draw_instances,
-    draw_sequence,
-    save_gif,
+    save_steps,
     seen_image,
     side_by_side,
-    steps_to_stop,
     true_instances,
 )
-
-SECONDS_PER_FRAME = 1.0
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -65,28 +60,12 @@ def configure(arguments: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def output_names(records: list[dict]) -> list[str]:
-    """A distinct name per image: its file's name, with its number appended where several files share one."""
-    stems = [Path(record["file_name"]).stem for record in records]
-    occurrences = Counter(stems)
-    return [stem if occurrences[stem] == 1 else f"{stem}_{number}" for number, stem in enumerate(stems)]
-
-
 @torch.no_grad()
 def draw_record(model: RecurrentModel, record: dict, cfg: CfgNode, prefix: Path) -> None:
     """Write the three pictures of one image; their paths start with ``prefix``."""
     entry = RecAttendDatasetMapper(cfg, is_train=False)(record)
-    sequence = model.unroll_inputs([entry])
-    test = cfg.MODEL.REC_ATTEND.TEST
-    stops_early = cfg.MODEL.META_ARCHITECTURE == "RecAttend" and test.STOP_EARLY
-    scores = sequence.scores[0]
-    steps = steps_to_stop(scores, test.SCORE_THRESHOLD) if stops_early else len(scores)
-
-    seen = seen_image(entry)
-    picture = draw_sequence(seen, sequence, 0, steps, test.SCORE_THRESHOLD)
-    Image.fromarray(picture).save(f"{prefix}_steps.png")
-    frames = draw_animation(seen, sequence, 0, steps, test.SCORE_THRESHOLD)
-    save_gif(f"{prefix}_steps.gif", frames, SECONDS_PER_FRAME)
+    threshold = cfg.MODEL.REC_ATTEND.TEST.SCORE_THRESHOLD
+    save_steps(prefix, seen_image(entry), model.infer_inputs([entry])[0], threshold)
 
     original = read_image(record["file_name"], cfg.INPUT.CONTRAST_PERCENTILES)[:, :, ::-1]
     results = {"found": draw_instances(original, model([entry])[0]["instances"])}
@@ -104,7 +83,8 @@ def main() -> None:
     model.eval()
     arguments.output.mkdir(parents=True, exist_ok=True)
     records = DatasetCatalog.get(cfg.DATASETS.TEST[0])[: arguments.images]
-    for record, name in zip(records, output_names(records), strict=True):
+    names = distinct_names([record["file_name"] for record in records])
+    for record, name in zip(records, names, strict=True):
         draw_record(model, record, cfg, arguments.output / name)
         print(f"{arguments.output / name}: _steps.png, _steps.gif, _instances.png")
 

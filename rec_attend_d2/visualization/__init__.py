@@ -1,9 +1,9 @@
 """Pictures of what the model does, step by step, and of its results."""
 
-from .animation import draw_animation, save_gif
+from .animation import draw_animation, save_gif, save_steps
 from .instances import draw_instances, side_by_side, true_instances
 from .maps import draw_maps
-from .steps import draw_sequence, seen_image, steps_to_stop
+from .steps import draw_sequence, seen_image
 
 __all__ = [
     "draw_animation",
@@ -11,8 +11,8 @@ __all__ = [
     "draw_maps",
     "draw_sequence",
     "save_gif",
+    "save_steps",
     "seen_image",
     "side_by_side",
-    "steps_to_stop",
     "true_instances",
 ]

@@ -13,7 +13,7 @@ from ..modeling.step_types import BoxSequence, MaskSequence
 from .canvas import draw_box, grid, heat_overlay, magnification, magnify, text_cell
 from .colors import STOP, TEXT, instance_color
 from .instances import count_text, draw_masks
-from .steps import box_corners, check_image, glimpse_heat, to_array
+from .steps import box_corners, check_image, draw_sequence, glimpse_heat, to_array
 
 # Sizes in pixels of the picture.
 _SMALLEST_PANEL = 320
@@ -91,3 +91,20 @@ def save_gif(path: str | os.PathLike, frames: list[np.ndarray], seconds_per_fram
         raise ValueError(f"{os.fspath(path)}: an animation needs at least one frame.")
     first, *rest = [Image.fromarray(frame) for frame in frames]
     first.save(path, save_all=True, append_images=rest, duration=round(seconds_per_frame * 1000), loop=0)
+
+
+def save_steps(prefix: str | os.PathLike, image: np.ndarray, sequence: BoxSequence, threshold: float) -> list[str]:
+    """Write all steps of a batch's first image as a picture (a column per step) and as an animation (a frame per step).
+
+    Args:
+        prefix: path that the files' endings ``_steps.png`` and ``_steps.gif`` are appended to.
+        image, sequence, threshold: as for :func:`draw_animation`.
+
+    Returns:
+        Paths of the two files.
+    """
+    paths = [f"{os.fspath(prefix)}_steps.png", f"{os.fspath(prefix)}_steps.gif"]
+    steps = sequence.scores.shape[1]
+    Image.fromarray(draw_sequence(image, sequence, 0, steps, threshold)).save(paths[0])
+    save_gif(paths[1], draw_animation(image, sequence, 0, steps, threshold))
+    return paths

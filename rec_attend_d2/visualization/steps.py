@@ -98,20 +98,6 @@ def _header(step: int, score: float, threshold: float, width: int) -> np.ndarray
     return text_cell(f"{text}: stop", _HEADER_HEIGHT, width, STOP)
 
 
-def steps_to_stop(scores: Tensor, threshold: float) -> int:
-    """How many of the steps of one image run if the network stops as in the paper (section 3.1).
-
-    Args:
-        scores: [T] of one image.
-        threshold: the first step of a lower score is the last one.
-
-    Returns:
-        1 to T; the step that stops is counted.
-    """
-    stops = (scores < threshold).nonzero()
-    return int(stops[0]) + 1 if len(stops) else len(scores)
-
-
 def check_image(image: np.ndarray, sequence: BoxSequence) -> None:
     """Raise a ValueError unless the image is uint8 [H, W, 3] of the size of the sequence's maps."""
     expected = (*sequence.memories.shape[-2:], 3)

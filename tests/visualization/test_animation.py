@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rec_attend_d2.visualization import draw_animation, save_gif
+from rec_attend_d2.visualization import draw_animation, draw_sequence, save_gif, save_steps
 from rec_attend_d2.visualization.colors import STOP, instance_color
 
 # 40 x 60 images are magnified 8 times; two panels below a header of 32 + 4 pixels, with gaps of 4.
@@ -78,3 +78,12 @@ def test_gif_has_all_frames_and_their_time(example, tmp_path):
 def test_gif_without_frames_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least one frame"):
         save_gif(tmp_path / "none.gif", [])
+
+
+def test_steps_are_saved_as_picture_and_as_animation(example, tmp_path):
+    picture, animation = save_steps(tmp_path / "plant", example.image, example.masks, 0.85)
+    assert (picture, animation) == (str(tmp_path / "plant_steps.png"), str(tmp_path / "plant_steps.gif"))
+    expected = draw_sequence(example.image, example.masks, 0, threshold=0.85)
+    np.testing.assert_array_equal(np.array(Image.open(picture)), expected)
+    with Image.open(animation) as gif:
+        assert gif.n_frames == 4

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rec_attend_d2.visualization import draw_sequence, steps_to_stop
+from rec_attend_d2.visualization import draw_sequence
 from rec_attend_d2.visualization.colors import BACKGROUND, BOX, MASK
 from rec_attend_d2.visualization.steps import glimpse_heat
 
@@ -129,8 +129,3 @@ def test_inputs_are_left_as_they_are(example):
 def test_wrong_image_is_refused(example, image):
     with pytest.raises(ValueError, match=r"uint8 RGB of shape \(40, 60, 3\)"):
         draw_sequence(image, example.masks, 0)
-
-
-@pytest.mark.parametrize(("scores", "expected"), [([0.9, 0.5, 0.4, 0.9], 3), ([0.1, 0.9], 1), ([0.9, 0.8], 2)])
-def test_steps_to_stop_counts_the_stopping_step(scores, expected):
-    assert steps_to_stop(torch.tensor(scores), 0.5) == expected
