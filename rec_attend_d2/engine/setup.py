@@ -34,9 +34,14 @@ def load_config(config_file: str, options: list[str]) -> CfgNode:
     if config_file:
         cfg.merge_from_file(config_file)
     cfg.merge_from_list(options)
+    use_available_device(cfg)
+    return cfg
+
+
+def use_available_device(cfg: CfgNode) -> None:
+    """Set MODEL.DEVICE to the CPU, in place, where it is CUDA on a machine that has none."""
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
-    return cfg
 
 
 def setup(arguments: argparse.Namespace) -> CfgNode:

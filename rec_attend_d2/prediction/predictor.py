@@ -1,0 +1,189 @@
+"""A finished model on arrays: images in, instances and their count out.
+
+Shapes: `H, W` image in pixels.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar, overload
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
+from numpy.typing import NDArray
+
+from ..checkpoint import load_weights
+from ..data import RecAttendDatasetMapper
+from ..data.image_io import read_image, to_bgr
+from ..engine.setup import load_config, use_available_device
+from ..modeling import BoxSequence, RecurrentModel
+from ..visualization import seen_image
+
+PathLike = str | os.PathLike
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in one image.
+
+    Attributes:
+        instances: on the CPU, at the image's size: ``pred_masks`` [N, H, W] bool (of stage B there are none),
+            ``pred_boxes`` (XYXY, pixels), ``scores`` [N] in [0, 1] and ``pred_classes`` [N], from 0.
+    """
+
+    instances: Instances
+
+    @property
+    def count(self) -> int:
+        """Number of objects."""
+        return len(self.instances)
+
+
+class Predictor:
+    """Runs a model on images as ``tools/train_net.py --eval-only`` does: same contrast, resizing and post-processing.
+
+    Attributes:
+        cfg: the config, frozen.
+        model: in evaluation mode, on MODEL.DEVICE.
+        batch_size: so many images at most go through the model at a time.
+    """
+
+    def __init__(self, config: CfgNode | PathLike, weights: PathLike = "", batch_size: int = 8):
+        """
+        Args:
+            config: a config, or the path of a config file. Without CUDA the device becomes the CPU.
+            weights: checkpoint file; "" is that of MODEL.WEIGHTS, see :func:`find_weights`.
+            batch_size: at least 1. It changes the predictions by rounding only.
+
+        Raises:
+            FileNotFoundError: there is no such config or weights file.
+            ValueError: there are no weights, they are of another configuration, the model predicts no instances, or it
+                needs more than an image.
+        """
+        if batch_size < 1:
+            raise ValueError(f"The batch size is {batch_size}; give at least 1.")
+        self.cfg = _read_config(config)
+        path = os.fspath(weights) or find_weights(self.cfg, "" if isinstance(config, CfgNode) else config)
+        _check_needs(self.cfg)
+        self.batch_size = batch_size
+        self.model = build_model(self.cfg)
+        if not isinstance(self.model, RecurrentModel):
+            raise ValueError(
+                f"MODEL.META_ARCHITECTURE '{self.cfg.MODEL.META_ARCHITECTURE}' predicts no instances. Give the config "
+                "and weights of stage C or of the fast recipe."
+            )
+        load_weights(self.model, os.path.expanduser(path), complete=True)
+        self.model.eval()
+        self._mapper = RecAttendDatasetMapper(self.cfg, is_train=False)
+
+    @overload
+    def __call__(self, images: Sequence[NDArray]) -> list[Prediction]: ...
+
+    @overload
+    def __call__(self, images: NDArray) -> Prediction | list[Prediction]: ...
+
+    def __call__(self, images: NDArray | Sequence[NDArray]) -> Prediction | list[Prediction]:
+        """Find the objects of one image or of several.
+
+        Args:
+            images: an image as :func:`.image_io.to_bgr` takes it (grey [H, W], BGR [H, W, 3] or BGRA [H, W, 4]; 8 or 16
+                bit, or any type with INPUT.CONTRAST_PERCENTILES), or a list or array [B, H, W, C] of images. Those of
+                a list may be of different sizes.
+
+        Returns:
+            The prediction of a single image, or a list of one for each.
+
+        Raises:
+            TypeError, ValueError: something is no such image.
+        """
+        if isinstance(images, np.ndarray) and images.ndim < 4:
+            return self.predict([self.prepare(images)])[0]
+        return self.predict(self.prepare(image, f"Image {number}") for number, image in enumerate(images))
+
+    def read(self, path: PathLike) -> NDArray[np.uint8]:
+        """An image file as :meth:`predict` takes it. Raises FileNotFoundError or ValueError if it cannot be read."""
+        return read_image(path, self.cfg.INPUT.CONTRAST_PERCENTILES)
+
+    def prepare(self, image: NDArray, name: str = "The image") -> NDArray[np.uint8]:
+        """Pixels of any depth as :meth:`predict` takes them; ``name`` is for errors. Raises TypeError, ValueError."""
+        if not isinstance(image, np.ndarray):
+            raise TypeError(
+                f"{name} is of type {type(image).__name__}, not a NumPy array. Predictor.read reads image files."
+            )
+        return to_bgr(image, self.cfg.INPUT.CONTRAST_PERCENTILES, name)
+
+    @torch.no_grad()
+    def predict(self, images: Iterable[NDArray[np.uint8]]) -> list[Prediction]:
+        """Predictions of images [H, W, 3] that :meth:`read` or :meth:`prepare` gave."""
+        predictions = []
+        for batch in batches(images, self.batch_size):
+            outputs = self.model([self._entry(image) for image in batch])
+            predictions += [Prediction(output["instances"].to("cpu")) for output in outputs]
+        return predictions
+
+    @torch.no_grad()
+    def steps(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], BoxSequence]:
+        """How the model goes through an image [H, W, 3] that :meth:`read` or :meth:`prepare` gave.
+
+        Returns:
+            The image as the network sees it, uint8 RGB at INPUT.IMAGE_SIZE, and the steps (a batch of one).
+        """
+        entry = self._entry(image)
+        return seen_image(entry), self.model.infer_inputs([entry])[0]
+
+    def _entry(self, image: NDArray[np.uint8]) -> dict:
+        return self._mapper.map_image(image)[0]
+
+
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of at most ``size`` items, in order; an item is not asked for before its batch is."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def find_weights(cfg: CfgNode, config_file: PathLike = "") -> str:
+    """Path of MODEL.WEIGHTS. A file that does not exist as named is looked for beside ``config_file``.
+
+    Raises:
+        ValueError: MODEL.WEIGHTS is empty.
+    """
+    weights = cfg.MODEL.WEIGHTS
+    if not weights:
+        raise ValueError("There are no weights: set MODEL.WEIGHTS to a checkpoint file that fits the config.")
+    # The configs of published weights name the file that lies beside them.
+    beside = os.path.join(os.path.dirname(config_file), weights)
+    return beside if os.path.isfile(beside) and not os.path.isfile(weights) else weights
+
+
+def _read_config(config: CfgNode | PathLike) -> CfgNode:
+    if isinstance(config, CfgNode):
+        cfg = config.clone()
+        cfg.defrost()
+        use_available_device(cfg)
+    else:
+        if not os.path.isfile(config):
+            raise FileNotFoundError(f"The config file '{os.fspath(config)}' does not exist.")
+        cfg = load_config(os.fspath(config), [])
+    cfg.freeze()
+    return cfg
+
+
+def _check_needs(cfg: CfgNode) -> None:
+    """Raise a ValueError where a model needs more than an image."""
+    node = cfg.MODEL.REC_ATTEND
+    if node.PREPROCESSOR.NAME == "GivenMaps":
+        raise ValueError(
+            "MODEL.REC_ATTEND.PREPROCESSOR.NAME 'GivenMaps' makes its maps of annotations, which an image by itself "
+            "does not have. Use a model whose preprocessor predicts its maps."
+        )
+    if node.TEST.SEM_SEG_DIR:
+        raise ValueError(
+            "MODEL.REC_ATTEND.TEST.SEM_SEG_DIR holds one file per image of a data set, but an array has no file name. "
+            "Set it to ''."
+        )

@@ -1,0 +1,299 @@
+"""Where predictions go: pictures, videos, counts, COCO results, pictures of the steps.
+
+Shapes: `N` instances, `H, W` image in pixels.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Protocol
+
+import cv2
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from numpy.typing import NDArray
+from PIL import Image
+from tabulate import tabulate
+from tqdm import tqdm
+
+from ..evaluation.label_images import written_at_once
+from ..visualization import draw_instances, save_steps
+from .predictor import Prediction, Predictor, batches
+from .sources import Frame, is_image_name
+
+COUNT_COLUMNS = ("file", "frame", "count", "mean_score", "seconds")
+# Codec by the video's ending; OpenCV's own build has these.
+_CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
+
+
+class Writer(Protocol):
+    """Takes predictions one after another."""
+
+    def add(self, frame: Frame, prediction: Prediction, seconds: float) -> None:
+        """Take the prediction of the next image, which took so many seconds."""
+
+    def close(self) -> None:
+        """All predictions were given."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What was done.
+
+    Attributes:
+        images: number of images or frames.
+        objects: found in all of them.
+        interrupted: the user stopped it (Ctrl-C).
+    """
+
+    images: int
+    objects: int
+    interrupted: bool
+
+
+def write_predictions(predictor: Predictor, frames: Iterable[Frame], writers: Sequence[Writer]) -> Totals:
+    """Predict all frames, batch by batch, and give each to every writer.
+
+    Ctrl-C ends it early, with what was predicted before written.
+    """
+    images = objects = 0
+    interrupted = False
+    try:
+        for batch in batches(frames, predictor.batch_size):
+            start = perf_counter()
+            predictions = predictor.predict(frame.image for frame in batch)
+            seconds = (perf_counter() - start) / len(batch)
+            for frame, prediction in zip(batch, predictions, strict=True):
+                for writer in writers:
+                    writer.add(frame, prediction, seconds)
+                images, objects = images + 1, objects + prediction.count
+    except KeyboardInterrupt:
+        interrupted = True
+    for writer in writers:
+        writer.close()
+    return Totals(images, objects, interrupted)
+
+
+def draw_prediction(frame: Frame, prediction: Prediction) -> NDArray[np.uint8]:
+    """Instances in colours, the count in the corner: uint8 RGB, a whole multiple of the image's size."""
+    return draw_instances(frame.image[:, :, ::-1], prediction.instances)
+
+
+def picture_paths(output: Path, files: Sequence[str], labels: Sequence[str]) -> dict[str, Path]:
+    """Where the picture of each label goes: ``output`` is their folder or, of a single image, maybe the file itself.
+
+    Raises:
+        ValueError: ``output`` is one file for several images, or a picture would replace an image of the input.
+    """
+    if is_image_name(output) and not output.is_dir():
+        if len(files) > 1:
+            raise ValueError(f"The output '{output}' is one file, but there are {len(files)} images: name a folder.")
+        paths = dict.fromkeys(labels, output)
+    else:
+        paths = {label: output / f"{label}.png" for label in labels}
+    _check_inputs_stay(paths.values(), files)
+    return paths
+
+
+def video_path(output: Path, file: str) -> Path:
+    """Where the drawn video of ``file`` goes: ``output`` is that file or, without an ending, its folder.
+
+    Raises:
+        ValueError: it would replace ``file``.
+    """
+    path = output if output.suffix and not output.is_dir() else output / f"{Path(file).stem}.mp4"
+    _check_inputs_stay([path], [file])
+    return path
+
+
+def _check_inputs_stay(outputs: Iterable[Path], files: Sequence[str]) -> None:
+    given = {Path(file).resolve() for file in files}
+    for path in outputs:
+        if path.resolve() in given:
+            raise ValueError(f"The output '{path}' would replace the input of this name: name another folder.")
+
+
+class Progress:
+    """Moves a progress bar on as images are done."""
+
+    def __init__(self, bar: tqdm):
+        self._bar = bar
+
+    def add(self, frame: Frame, prediction: Prediction, seconds: float) -> None:
+        self._bar.update()
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class Pictures:
+    """Draws the instances of each image into a file of its own."""
+
+    def __init__(self, paths: dict[str, Path]):
+        """
+        Args:
+            paths: of the picture of each label; the ending says the format. Folders are made where there are none.
+        """
+        self._paths = paths
+
+    def add(self, frame: Frame, prediction: Prediction, seconds: float) -> None:
+        path = self._paths[frame.label]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw_prediction(frame, prediction)).save(path)
+
+    def close(self) -> None:
+        pass
+
+
+class Video:
+    """Draws the instances of each frame into a video."""
+
+    def __init__(self, path: Path, frames_per_second: float):
+        """
+        Raises:
+            ValueError: the file's ending is of no video format that can be written.
+        """
+        if path.suffix.lower() not in _CODECS:
+            raise ValueError(f"The video '{path}' should end in {', '.join(_CODECS)}.")
+        self._path = path
+        self._frames_per_second = frames_per_second
+        self._video: cv2.VideoWriter | None = None
+
+    def add(self, frame: Frame, prediction: Prediction, seconds: float) -> None:
+        picture = draw_prediction(frame, prediction)
+        if self._video is None:
+            self._video = self._open(picture.shape[0], picture.shape[1])
+        self._video.write(np.ascontiguousarray(picture[:, :, ::-1]))
+
+    def _open(self, height: int, width: int) -> cv2.VideoWriter:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        codec = cv2.VideoWriter_fourcc(*_CODECS[self._path.suffix.lower()])  # type: ignore[attr-defined]
+        video = cv2.VideoWriter(str(self._path), codec, self._frames_per_second, (width, height))
+        if not video.isOpened():
+            raise ValueError(f"OpenCV cannot write the video '{self._path}'. Try another ending, such as .avi.")
+        return video
+
+    def close(self) -> None:
+        if self._video is not None:
+            self._video.release()
+
+
+class StepPictures:
+    """Draws the recurrent steps of each image: LABEL_steps.png (a column per step) and LABEL_steps.gif."""
+
+    def __init__(self, folder: Path, predictor: Predictor):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._predictor = predictor
+
+    def add(self, frame: Frame, prediction: Prediction, seconds: float) -> None:
+        threshold = self._predictor.cfg.MODEL.REC_ATTEND.TEST.SCORE_THRESHOLD
+        save_steps(self._folder / frame.label, *self._predictor.steps(frame.image), threshold)
+
+    def close(self) -> None:
+        pass
+
+
+def _counts(frame: Frame, prediction: Prediction, seconds: float) -> list:
+    """A row of COUNT_COLUMNS; empty the frame of an image file and the mean score of no objects."""
+    number = "" if frame.number is None else frame.number
+    mean_score = f"{prediction.instances.scores.mean().item():.4f}" if prediction.count else ""
+    return [frame.file, number, prediction.count, mean_score, f"{seconds:.4f}"]
+
+
+class CountFile:
+    """A CSV file with a row per image: COUNT_COLUMNS. It is readable while more are added."""
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("w", newline="", encoding="utf-8")
+        self._rows = csv.writer(self._file)
+        self._rows.writerow(COUNT_COLUMNS)
+
+    def add(self, frame: Frame, prediction: Prediction, seconds: float) -> None:
+        self._rows.writerow(_counts(frame, prediction, seconds))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class CountTable:
+    """Prints the counts as a table once all are known."""
+
+    def __init__(self) -> None:
+        self._rows: list[list] = []
+
+    def add(self, frame: Frame, prediction: Prediction, seconds: float) -> None:
+        self._rows.append(_counts(frame, prediction, seconds))
+
+    def close(self) -> None:
+        print(tabulate(self._rows, headers=COUNT_COLUMNS, disable_numparse=[0]))
+
+
+class CocoResults:
+    """COCO's results format, and the images it is about: ``COCO("NAME_images.json").loadRes("NAME.json")``.
+
+    The results are a list as a test server takes it, which has no room for the images; these and the categories stand
+    in the second file, in the format of COCO's annotations. Images are numbered from 1.
+    """
+
+    def __init__(self, path: Path, categories: Sequence[tuple[int, str]] = ()):
+        """
+        Args:
+            path: of the results; the images' file gets ``_images`` behind its name.
+            categories: id and name of class 0, 1, ...; further classes get the next higher ids.
+        """
+        self._path = path
+        self._categories = list(categories)
+        self._images: list[dict] = []
+        self._results: list[dict] = []
+
+    @property
+    def images_path(self) -> Path:
+        """Path of the images' file."""
+        return self._path.with_name(f"{self._path.stem}_images.json")
+
+    def add(self, frame: Frame, prediction: Prediction, seconds: float) -> None:
+        height, width = frame.image.shape[:2]
+        image = {"id": len(self._images) + 1, "file_name": frame.file, "height": height, "width": width}
+        self._images.append(image if frame.number is None else {**image, "frame": frame.number})
+        # Of a mask pycocotools computes the box; given a box too, it would take the box's area for the mask's.
+        shape = "segmentation" if prediction.instances.has("pred_masks") else "bbox"
+        for result in instances_to_coco_json(prediction.instances, image["id"]):
+            category = self._category(result["category_id"])
+            self._results.append(
+                {**{key: result[key] for key in ("image_id", shape, "score")}, "category_id": category}
+            )
+
+    def _category(self, number: int) -> int:
+        """Id of the class ``number``, which is entered if it is new."""
+        while len(self._categories) <= number:
+            new = max((id_ for id_, _ in self._categories), default=0) + 1
+            self._categories.append((new, f"class {new}"))
+        return self._categories[number][0]
+
+    def close(self) -> None:
+        self._category(0)
+        categories = [{"id": id_, "name": name} for id_, name in self._categories]
+        content = {"images": self._images, "categories": categories, "annotations": []}
+        for path, part in ((self._path, self._results), (self.images_path, content)):
+            with written_at_once(path) as temporary:
+                temporary.write_text(json.dumps(part), encoding="utf-8")
+
+
+def known_categories(cfg: CfgNode) -> list[tuple[int, str]]:
+    """Category id and name of class 0, 1, ... of the config's data sets; empty where that cannot be told unread."""
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        metadata = MetadataCatalog.get(name) if name in MetadataCatalog.list() else None
+        if metadata is not None and metadata.get("thing_classes"):
+            ids = metadata.get("thing_dataset_id_to_contiguous_id") or {
+                number + 1: number for number in range(len(metadata.thing_classes))
+            }
+            return [(id_, metadata.thing_classes[ids[id_]]) for id_ in sorted(ids, key=lambda id_: ids[id_])]
+    return []
