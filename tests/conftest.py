@@ -20,12 +20,22 @@ def datasets_root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_tool(datasets_root) -> Callable[..., subprocess.CompletedProcess]:
-    """Runs ``python tools/NAME.py ARGUMENTS`` and returns the finished process with its output as text."""
+def run_script(datasets_root) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs ``python SCRIPT ARGUMENTS`` in the root and returns the finished process with its output as text."""
+
+    def run(script: str, *arguments: str | os.PathLike) -> subprocess.CompletedProcess:
+        environment = {**os.environ, "DETECTRON2_DATASETS": str(datasets_root), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_tool(run_script) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs ``python tools/NAME.py ARGUMENTS``, see :func:`run_script`."""
 
     def run(name: str, *arguments: str | os.PathLike) -> subprocess.CompletedProcess:
-        environment = {**os.environ, "DETECTRON2_DATASETS": str(datasets_root), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)]
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        return run_script(f"tools/{name}.py", *arguments)
 
     return run

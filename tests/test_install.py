@@ -46,9 +46,9 @@ def installer() -> ModuleType:
 
 
 def third_party_imports() -> dict[str, str]:
-    """Top-level module -> one file that imports it, for all code of the package and the tools."""
+    """Top-level module -> one file that imports it, for all code of the package, the tools and the demo."""
     found = {}
-    for path in [*ROOT.glob("rec_attend_d2/**/*.py"), *ROOT.glob("tools/*.py")]:
+    for path in [*ROOT.glob("rec_attend_d2/**/*.py"), *ROOT.glob("tools/*.py"), *ROOT.glob("demo/*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = []
             if isinstance(node, ast.Import):
