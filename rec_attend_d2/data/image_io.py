@@ -31,27 +31,7 @@ def read_image(path: str | os.PathLike, contrast_percentiles: Sequence[float] = 
         FileNotFoundError: there is no such file.
         ValueError: it is no image, or its pixels are neither 8 nor 16 bit and no percentiles are given.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"Image {os.fspath(path)} does not exist. Check the image folder and the file names of the annotations."
-        )
-    data = np.fromfile(path, dtype=np.uint8)
-    image = _decode(data) if data.size else None
-    if image is None:
-        raise ValueError(
-            f"Image {os.fspath(path)} cannot be decoded. The file is damaged or of a format OpenCV does not read; "
-            "restore it, or convert it to PNG."
-        )
-    return to_bgr(image, contrast_percentiles, f"Image {os.fspath(path)}")
-
-
-def _decode(data: NDArray[np.uint8]) -> NDArray | None:
-    """Pixels [H, W] or [H, W, 3] BGR of an image file's bytes; None where OpenCV cannot read them."""
-    try:
-        # Not IMREAD_COLOR: OpenCV refuses to make three channels of a TIFF of floats itself.
-        return cv2.imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
-    except cv2.error:  # a header that promises more pixels than OpenCV takes
-        return None
+    return to_bgr(decode_image(path), contrast_percentiles, f"Image {os.fspath(path)}")
 
 
 def to_bgr(image: NDArray, contrast_percentiles: Sequence[float] = (), name: str = "The image") -> NDArray[np.uint8]:
@@ -84,6 +64,36 @@ def to_bgr(image: NDArray, contrast_percentiles: Sequence[float] = (), name: str
         f"{name} has {color.dtype} pixels, whose range is unknown. Set INPUT.CONTRAST_PERCENTILES, for example to "
         "[0.1, 99.9], or convert it to 8 or 16 bit."
     )
+
+
+def decode_image(path: str | os.PathLike) -> NDArray:
+    """The pixels of an image file at its own depth: [H, W] or [H, W, 3] BGR, turned as its EXIF orientation says.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no image.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"Image {os.fspath(path)} does not exist. Check the image folder and the file names of the annotations."
+        )
+    data = np.fromfile(path, dtype=np.uint8)
+    image = _decode(data) if data.size else None
+    if image is None:
+        raise ValueError(
+            f"Image {os.fspath(path)} cannot be decoded. The file is damaged or of a format OpenCV does not read; "
+            "restore it, or convert it to PNG."
+        )
+    return image
+
+
+def _decode(data: NDArray[np.uint8]) -> NDArray | None:
+    """Pixels [H, W] or [H, W, 3] BGR of an image file's bytes; None where OpenCV cannot read them."""
+    try:
+        # Not IMREAD_COLOR: OpenCV refuses to make three channels of a TIFF of floats itself.
+        return cv2.imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+    except cv2.error:  # a header that promises more pixels than OpenCV takes
+        return None
 
 
 def stretch_contrast(image: NDArray, percentiles: Sequence[float]) -> NDArray[np.uint8]:

@@ -68,9 +68,37 @@ def test_colours_without_background_are_numbered_from_1(tmp_path):
 
 
 def test_unknown_kind_is_refused(tmp_path):
-    Image.fromarray(LABELS > 0).save(tmp_path / "label.png")
-    with pytest.raises(ValueError, match=r"label\.png has pixels of Pillow's mode 1\. Save it with a palette"):
-        read_label_image(tmp_path / "label.png")
+    Image.fromarray(LABELS.astype(np.float32)).save(tmp_path / "label.tif")
+    with pytest.raises(ValueError, match=r"label\.tif has pixels of Pillow's mode F\. Save it with a palette"):
+        read_label_image(tmp_path / "label.tif")
+
+
+def test_several_pages_are_refused(tmp_path):
+    page = Image.fromarray(LABELS)
+    page.save(tmp_path / "label.tif", save_all=True, append_images=[page])
+    with pytest.raises(ValueError, match=r"label\.tif has 2 pages"):
+        read_label_image(tmp_path / "label.tif")
+
+
+def test_one_bit_and_16_bit_tiff_of_either_byte_order(tmp_path):
+    Image.fromarray(LABELS > 0).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_label_image(tmp_path / "mask.png"), LABELS > 0)
+    large = LABELS.astype(np.uint16) * 300
+    for order in "<>":
+        image = Image.frombytes("I;16B" if order == ">" else "I;16", (7, 5), large.astype(f"{order}u2").tobytes())
+        image.save(tmp_path / "label.tif")
+        np.testing.assert_array_equal(read_label_image(tmp_path / "label.tif"), large)
+
+
+def test_another_background(tmp_path):
+    Image.fromarray(LABELS).save(tmp_path / "label.png")
+    # 0, 1 and 3 are numbered anew.
+    np.testing.assert_array_equal(read_label_image(tmp_path / "label.png", 2), np.array([1, 2, 0, 3])[LABELS])
+    as_colours(LABELS).save(tmp_path / "colours.png")
+    labels = read_label_image(tmp_path / "colours.png", (255, 0, 0))
+    np.testing.assert_array_equal(labels, np.array([1, 0, 3, 2])[LABELS])
+    with pytest.raises(ValueError, match="has values instead of colours, but the background is the colour"):
+        read_label_image(tmp_path / "label.png", (255, 0, 0))
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "text", "cut"])
