@@ -1,0 +1,175 @@
+"""Turns label images into a data set in COCO's instances format.
+
+Shapes: `H, W` image size in pixels.
+"""
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pycocotools.mask as mask_util
+from numpy.typing import NDArray
+
+from ..image_io import decode_image
+from .label_sources import Source
+
+# What can be done with an object of several pieces that do not touch.
+PIECES = ("check", "keep", "split")
+
+
+@dataclass
+class ConvertedImage:
+    """An image and its objects.
+
+    Attributes:
+        file_name: relative to the image folder.
+        size: (height, width), pixels.
+        depth: type of the file's pixels, such as "uint8".
+        objects: annotations in COCO's format, without ids.
+        in_pieces: objects that consist of several pieces which do not touch, not even at a corner.
+    """
+
+    file_name: str
+    size: tuple[int, int]
+    depth: str
+    objects: list[dict] = field(default_factory=list)
+    in_pieces: int = 0
+
+
+def convert_images(sources: Iterable[Source], image_root: Path, pieces: str = "check") -> list[ConvertedImage]:
+    """Read images and their objects.
+
+    Args:
+        sources: the images.
+        image_root: folder that file names will be relative to.
+        pieces: one of ``PIECES``: an object of several pieces stays one ("keep"), each piece becomes an object
+            ("split"), or it stays one unless the label images look like something else ("check"), see
+            :func:`check_pieces`.
+
+    Raises:
+        FileNotFoundError, ValueError: a file is missing, damaged, of a wrong kind or size, or no label image has an
+            object; the message names it.
+    """
+    images = [_convert_image(source, image_root, pieces == "split") for source in sources]
+    if not any(image.objects for image in images):
+        raise ValueError("No label image has an object. Check the labels and --background.")
+    if pieces == "check":
+        check_pieces(images)
+    return images
+
+
+def _convert_image(source: Source, image_root: Path, split: bool) -> ConvertedImage:
+    pages = cv2.imcount(str(source.image))
+    if pages > 1:
+        raise ValueError(f"Image {source.image} has {pages} pages. Save each in a file of its own.")
+    pixels = decode_image(source.image)
+    size = (pixels.shape[0], pixels.shape[1])
+    image = ConvertedImage(source.image.relative_to(image_root).as_posix(), size, str(pixels.dtype))
+    for mask in source.masks(size):
+        parts = components(mask)
+        image.in_pieces += len(parts) > 1
+        image.objects += map(coco_object, parts if split else [mask])
+    return image
+
+
+def components(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+    """The pieces [H, W] of a mask that do not touch each other, not even at a corner; in the order of their rows."""
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    return [mask] if count == 2 else [labels == number for number in range(1, count)]
+
+
+def coco_object(mask: NDArray[np.bool_]) -> dict:
+    """Annotation in COCO's format, without ids and category, of an object's pixels [H, W], at least one."""
+    rle = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {
+        "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
+        "area": int(mask_util.area(rle)),
+        "bbox": mask_util.toBbox(rle).tolist(),
+        "iscrowd": 0,
+    }
+
+
+def check_pieces(images: Sequence[ConvertedImage]) -> None:
+    """Raise a ValueError if label images look like binary masks, semantic classes or smoothed drawings.
+
+    They do where no image has more than one value besides the background and some of these are in pieces, or where
+    more than half of all values are.
+    """
+    in_pieces = sum(image.in_pieces for image in images)
+    values = sum(len(image.objects) for image in images)
+    worst = max(images, key=lambda image: image.in_pieces)
+    remedy = (
+        "Add --split-components if every connected piece is an object, or --keep-components if objects really are in "
+        "pieces."
+    )
+    if in_pieces and max(len(image.objects) for image in images) == 1:
+        raise ValueError(
+            f"The labels look like binary masks: none has more than one value besides the background, and {in_pieces} "
+            f"of {len(images)} have several pieces that don't touch, such as those of {worst.file_name}. {remedy}"
+        )
+    if in_pieces > values / 2:
+        raise ValueError(
+            f"The labels look like classes or smoothed drawings instead of objects: {in_pieces} of {values} values are "
+            f"in several pieces that don't touch, {worst.in_pieces} of {len(worst.objects)} in those of "
+            f"{worst.file_name}. {remedy}"
+        )
+
+
+def split_images(
+    images: Sequence[ConvertedImage], fraction: float, seed: int
+) -> tuple[list[ConvertedImage], list[ConvertedImage]]:
+    """Divide images at random into those for training and those for validation, each in their former order.
+
+    Args:
+        images: at least two.
+        fraction: share for validation, above 0 and below 1; at least one image is left on either side.
+        seed: of the random numbers.
+
+    Raises:
+        ValueError: there are less than two images.
+    """
+    if len(images) < 2:
+        raise ValueError("There is one image only, which can't be divided. Leave out --val-fraction.")
+    count = min(max(1, round(fraction * len(images))), len(images) - 1)
+    chosen = set(np.random.default_rng(seed).permutation(len(images))[:count].tolist())
+    training = [image for index, image in enumerate(images) if index not in chosen]
+    return training, [images[index] for index in sorted(chosen)]
+
+
+def coco_content(images: Sequence[ConvertedImage], category: str) -> dict:
+    """The json in COCO's instances format; all objects are of one category, and ids count from 1."""
+    content: dict = {"images": [], "annotations": [], "categories": [{"id": 1, "name": category}]}
+    for number, image in enumerate(images, start=1):
+        height, width = image.size
+        entry = {"id": number, "file_name": image.file_name, "height": height, "width": width}
+        content["images"].append(entry)
+        for annotation in image.objects:
+            ids = {"id": len(content["annotations"]) + 1, "image_id": number, "category_id": 1}
+            content["annotations"].append({**ids, **annotation})
+    return content
+
+
+def write_coco(images: Sequence[ConvertedImage], category: str, path: Path) -> None:
+    """Write the json of :func:`coco_content`; its folder is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(coco_content(images, category)), encoding="utf-8")
+
+
+def summary(images: Sequence[ConvertedImage]) -> str:
+    """How many images and objects there are, and how large, in a line; at least one object."""
+    counts = [len(image.objects) for image in images]
+    if not any(counts):
+        return f"{len(images)} images without objects"
+    sides = [
+        (item["bbox"][3] / image.size[0], item["bbox"][2] / image.size[1]) for image in images for item in image.objects
+    ]
+    height, width = (statistics.median(side) for side in zip(*sides, strict=True))
+    return (
+        f"{len(images)} images ({counts.count(0)} without objects), {sum(counts)} objects: "
+        f"median {statistics.median(counts):g} and at most {max(counts)} per image, median size {height:.2f} x "
+        f"{width:.2f} of the image's height and width"
+    )
