@@ -4,8 +4,10 @@ from .animation import draw_animation, save_gif, save_steps
 from .instances import draw_instances, side_by_side, true_instances
 from .maps import draw_maps
 from .steps import draw_sequence, seen_image
+from .training_data import TrainingDataDrawer
 
 __all__ = [
+    "TrainingDataDrawer",
     "draw_animation",
     "draw_instances",
     "draw_maps",

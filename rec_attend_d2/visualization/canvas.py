@@ -5,7 +5,7 @@ Shapes: `H, W` picture in pixels. Every function returns a new array; none chang
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import matplotlib
@@ -107,6 +107,21 @@ def write_corner(image: np.ndarray, text: str, color: Color = TEXT, size: int = 
     draw.rectangle((0, 0, right + GAP, bottom + GAP), fill=BACKGROUND)
     draw.multiline_text((GAP, GAP), text, fill=color, font=font)
     return np.array(picture)
+
+
+def write_at(image: np.ndarray, texts: Mapping[str, tuple[float, float]], size: int = TEXT_SIZE) -> np.ndarray:
+    """Texts with a dark outline on the picture [H, W, 3], each with its middle at (y, x), in pixels of the picture."""
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    for text, (y, x) in texts.items():
+        draw.text((x, y), text, fill=TEXT, font=_font(size), anchor="mm", stroke_width=2, stroke_fill=BACKGROUND)
+    return np.array(picture)
+
+
+def striped(image: np.ndarray, mask: np.ndarray, color: Color, period: int = 8) -> np.ndarray:
+    """Diagonal stripes, half of ``period`` pixels wide, on the picture [H, W, 3] where the bool mask [H, W] is set."""
+    rows, columns = np.indices(mask.shape)
+    return tint(image, mask & ((rows + columns) % period < period // 2), color)
 
 
 def fit(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -10,6 +10,7 @@ FADED_TEXT: Color = (140, 140, 140)
 BOX: Color = (255, 220, 0)
 MASK: Color = (255, 70, 200)
 STOP: Color = (255, 82, 82)
+IGNORED: Color = (190, 190, 190)
 
 # Hues of consecutive instances lie a golden ratio of the circle apart, so that neighbours differ strongly.
 _GOLDEN_RATIO = 0.618034

@@ -1,0 +1,140 @@
+"""Pictures of what a config trains on: images as they come out of its mapper, with their targets.
+
+Shapes: `N` instances, `H, W` network input, `R` ignored regions.
+"""
+
+import random
+import sys
+
+import cv2
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+
+from ..data import RecAttendDatasetMapper
+from .canvas import grid, magnification, magnify, striped, text_cell, write_at
+from .colors import IGNORED
+from .instances import count_text, draw_masks
+from .maps import angle_picture, class_picture
+from .steps import seen_image, to_array
+
+# Numbers should leave small objects visible.
+_SMALLEST_CELL = 480
+_HEADER_HEIGHT = 44
+
+
+class TrainingDataDrawer:
+    """Draws images of a data set after the augmentation of a config, and all that the mapper makes of them.
+
+    Attributes:
+        mapper: the one that training uses.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        self.mapper = RecAttendDatasetMapper(cfg, is_train=True)
+        # What training leaves out, this one moves as the image is moved: to it ignored regions are objects.
+        self._ignored_mapper = RecAttendDatasetMapper(cfg, is_train=True)
+        self._ignored_mapper.time_steps = sys.maxsize
+        self._ignored_mapper.map_targets = None
+
+    def draw(self, record: dict, seeds: list[int]) -> np.ndarray:
+        """A column per random draw; its rows are the image, its instances, and the maps if the mapper makes any.
+
+        Instances have the colour and the number of their place in the order of the targets, which is that of their
+        areas. Ignored regions, crowds and pixels of which nothing is known (``void``), are striped.
+
+        Args:
+            record: Detectron2 dataset dict with ``annotations``.
+            seeds: of the random numbers, one for each draw. The global generators are seeded with them.
+
+        Returns:
+            uint8 RGB picture.
+
+        Raises:
+            FileNotFoundError: the image is missing.
+            ValueError: the image has no annotations, or something in them is wrong.
+        """
+        if "annotations" not in record:
+            raise ValueError(
+                f"{record['file_name']} has no annotations, so that nothing can be trained on it. Name a data set that "
+                "has them."
+            )
+        columns = [self._column(record, seed) for seed in seeds]
+        return grid([[column[row] for column in columns] for row in range(len(columns[0]))])
+
+    def _column(self, record: dict, seed: int) -> list[np.ndarray]:
+        _seed_all(seed)
+        cut_before = self.mapper.cut_instances
+        entry = self.mapper(record)
+        cut = self.mapper.cut_instances - cut_before
+        ignored = self._ignored_masks(record, seed)
+        cells = entry_cells(entry, ignored)
+        words = count_text(len(entry["instances"]))
+        words += f", {cut} smallest left out" if cut else ""
+        words += f"\n{len(ignored)} ignored region{'s' * (len(ignored) != 1)}" if len(ignored) else ""
+        return [text_cell(words, _HEADER_HEIGHT, cells[0].shape[1]), *cells]
+
+    def _ignored_masks(self, record: dict, seed: int) -> np.ndarray:
+        """Bool [R, H, W]: crowds and ``void``, moved by the augmentation that ``seed`` draws."""
+        regions = [{**item, "iscrowd": 0} for item in record["annotations"] if item.get("iscrowd", 0)]
+        if "void" in record:
+            regions.append({"id": "void", "category_id": 0, "segmentation": record["void"]})
+        if not regions:
+            return np.zeros((0, 1, 1), dtype=bool)
+        _seed_all(seed)
+        return self._ignored_mapper({**record, "annotations": regions})["instances"].gt_masks.tensor.numpy()
+
+
+def _seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def entry_cells(entry: dict, ignored: np.ndarray) -> list[np.ndarray]:
+    """The image, its instances, and where they are given foreground and angles, each magnified to one size.
+
+    Args:
+        entry: dict of RecAttendDatasetMapper with ``instances``.
+        ignored: bool [R, H, W].
+    """
+    image = seen_image(entry)
+    factor = magnification(image, _SMALLEST_CELL)
+    large = magnify(image, factor)
+    cells = [large, draw_numbered(large, magnify_masks(to_masks(entry), factor), magnify_masks(ignored, factor))]
+    foreground = to_array(entry["foreground"]) if "foreground" in entry else None
+    if foreground is not None:
+        unknown = to_array(entry["foreground_weight"]) == 0
+        cells.append(striped(magnify(class_picture(foreground), factor), magnify(unknown, factor), IGNORED))
+    if "angle_map" in entry:
+        angle = to_array(entry["angle_map"])
+        # Pixels without object have no angle.
+        known = angle.max(axis=0, keepdims=True)
+        cells.append(magnify(angle_picture(angle, known), factor))
+    return cells
+
+
+def to_masks(entry: dict) -> np.ndarray:
+    """Bool [N, H, W] of the entry's instances."""
+    return entry["instances"].gt_masks.tensor.numpy()
+
+
+def magnify_masks(masks: np.ndarray, factor: int) -> np.ndarray:
+    """Masks [N, H, W], magnified."""
+    return masks.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def draw_numbered(image: np.ndarray, masks: np.ndarray, ignored: np.ndarray) -> np.ndarray:
+    """Masks [N, H, W] with their numbers from 1 on, over stripes where regions [R, H, W] are ignored."""
+    for region in ignored:
+        image = striped(image, region, IGNORED)
+    picture = draw_masks(image, masks, list(range(len(masks))))
+    return write_at(picture, {str(number): inner_point(mask) for number, mask in enumerate(masks, start=1)})
+
+
+def inner_point(mask: np.ndarray) -> tuple[int, int]:
+    """The pixel (y, x) of a mask [H, W] that is farthest from its border; at least one pixel is set."""
+    # Beyond the picture's edge there is no object either.
+    distance = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)
+    y, x = np.unravel_index(distance.argmax(), distance.shape)
+    return int(y) - 1, int(x) - 1
