@@ -1,0 +1,87 @@
+"""Checkpoints and an interruption while they are written."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from rec_attend_d2.engine.checkpointer import BEST_NAME, SafeCheckpointer, write_whole
+
+
+@pytest.fixture
+def checkpointer(tmp_path) -> SafeCheckpointer:
+    return SafeCheckpointer(nn.Linear(2, 1), str(tmp_path))
+
+
+def break_file(path: Path) -> None:
+    """Leave the first half, as an interrupted write does."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+    write_whole(str(path), lambda file: file.write(b"old"))
+
+    def fail(file):
+        file.write(b"ne")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(str(path), fail)
+    assert path.read_bytes() == b"old"
+    write_whole(str(path), lambda file: file.write(b"new"))
+    assert path.read_bytes() == b"new" and sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+
+
+def test_save_and_load(checkpointer, tmp_path):
+    checkpointer.save("model_0000004", iteration=4)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000004.pth"
+    other = SafeCheckpointer(nn.Linear(2, 1), str(tmp_path))
+    assert other.resume_or_load("", resume=True)["iteration"] == 4
+    assert torch.equal(other.model.weight, checkpointer.model.weight)
+
+
+def test_the_best_checkpoint_is_not_the_one_to_go_on_from(checkpointer, tmp_path):
+    checkpointer.save("model_0000004")
+    checkpointer.save(BEST_NAME)
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000004.pth")
+    assert (tmp_path / "model_best.pth").is_file()
+
+
+@pytest.mark.parametrize("damage", ["broken", "missing", "no last_checkpoint", "empty last_checkpoint"])
+def test_a_broken_checkpoint_is_passed_over(checkpointer, tmp_path, caplog, damage):
+    for number in (9, 10, 99999999):
+        checkpointer.save(f"model_{number:07}", iteration=number)
+    last = tmp_path / "model_99999999.pth"
+    if damage == "broken":
+        break_file(last)
+    elif damage == "missing":
+        last.unlink()
+    else:
+        break_file(last)
+        (tmp_path / "last_checkpoint").unlink()
+        if damage == "empty last_checkpoint":
+            (tmp_path / "last_checkpoint").write_text("")
+    with caplog.at_level(logging.WARNING):
+        assert checkpointer.has_checkpoint()
+        assert checkpointer.resume_or_load("", resume=True)["iteration"] == 10
+    assert f"going on from '{tmp_path / 'model_0000010.pth'}'" in caplog.text
+    if damage in ("broken", "missing"):
+        assert f"'{last}' (named by last_checkpoint) is missing or broken" in caplog.text
+
+
+def test_nothing_to_go_on_from(checkpointer, tmp_path, caplog):
+    assert not checkpointer.has_checkpoint() and caplog.text == ""
+    checkpointer.save("model_0000001")
+    break_file(tmp_path / "model_0000001.pth")
+    with caplog.at_level(logging.WARNING):
+        assert not checkpointer.has_checkpoint()
+    assert "there is no checkpoint to go on from" in caplog.text
+
+
+def test_nothing_is_written_without_a_folder():
+    SafeCheckpointer(nn.Linear(2, 1), "").save("model")
+    assert not Path("model.pth").exists()
