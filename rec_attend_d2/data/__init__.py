@@ -4,6 +4,7 @@ from . import datasets
 from .augmentation import AUGMENTATION_REGISTRY, build_augmentations
 from .build import build_test_loader, build_train_loader, register_datasets
 from .dataset_mapper import RecAttendDatasetMapper
+from .image_stream import StreamLoader
 from .state_pool import ImageState, StatePoolLoader
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "ImageState",
     "RecAttendDatasetMapper",
     "StatePoolLoader",
+    "StreamLoader",
     "build_augmentations",
     "build_test_loader",
     "build_train_loader",

@@ -3,13 +3,14 @@
 import difflib
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, build_detection_test_loader, build_detection_train_loader
+from detectron2.data import DatasetCatalog, build_detection_test_loader
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from ..modeling.training_modes import trains_on_a_pool
 from .dataset_mapper import RecAttendDatasetMapper
 from .datasets.coco_files import register_coco_files
+from .image_stream import ImageStream, StreamLoader
 from .state_pool import StatePoolLoader
 
 
@@ -37,18 +38,19 @@ def check_registered(name: str, key: str) -> None:
         )
 
 
-def build_train_loader(cfg: CfgNode) -> DataLoader | StatePoolLoader:
+def build_train_loader(cfg: CfgNode) -> StreamLoader | StatePoolLoader:
     """Endless loader over DATASETS.TRAIN. It yields lists of dicts of :class:`RecAttendDatasetMapper`.
 
-    In the training mode StatePool an image comes back until the model has found all its objects.
+    Its state goes into checkpoints, so that a resumed training gets the images that come next. In the training mode
+    StatePool an image comes back until the model has found all its objects.
     """
     register_datasets(cfg)
-    loader = build_detection_train_loader(cfg, mapper=RecAttendDatasetMapper(cfg, is_train=True))
-    training = cfg.MODEL.REC_ATTEND.TRAINING
-    if trains_on_a_pool(cfg):
-        slots = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
-        return StatePoolLoader(loader, slots, 2 * cfg.MODEL.REC_ATTEND.TIME_STEPS, training.MAX_MISSES)
-    return loader
+    stream = ImageStream(cfg, RecAttendDatasetMapper(cfg, is_train=True))
+    if not trains_on_a_pool(cfg):
+        return StreamLoader(stream)
+    slots = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+    max_misses = cfg.MODEL.REC_ATTEND.TRAINING.MAX_MISSES
+    return StatePoolLoader(stream, slots, 2 * cfg.MODEL.REC_ATTEND.TIME_STEPS, max_misses)
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:

@@ -8,9 +8,11 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import BestCheckpointer
 from detectron2.evaluation import inference_context
+from detectron2.utils import comm
 from torch import nn
 
 from ..modeling import RecAttendPreprocessor, RecurrentModel
+from ..random_numbers import derive_seed, seed_all
 from ..visualization.maps import draw_maps
 from ..visualization.steps import draw_sequence, seen_image
 
@@ -18,6 +20,29 @@ from ..visualization.steps import draw_sequence, seen_image
 def unwrap(model: nn.Module) -> Any:
     """The model itself, where it is wrapped for distributed training."""
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+class SeedHook(HookBase):
+    """Seeds every iteration anew, so that it draws the same numbers after a resume or an evaluation."""
+
+    def __init__(self, seed: int):
+        """
+        Args:
+            seed: of the training; a resumed one goes on with its own.
+        """
+        self._seed = seed
+
+    def before_step(self) -> None:
+        """Seed the coming step of this process."""
+        seed_all(derive_seed(self._seed, comm.get_rank(), self.trainer.iter))
+
+    def state_dict(self) -> dict:
+        """What a resumed training needs."""
+        return {"seed": self._seed}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Inverse of :meth:`state_dict`."""
+        self._seed = state["seed"]
 
 
 class ScheduledSamplingHook(HookBase):

@@ -1,6 +1,7 @@
 """The trainer: Detectron2's, with this project's data, optimizer, evaluators and hooks."""
 
 import os
+import weakref
 from collections import OrderedDict
 
 from detectron2.config import CfgNode
@@ -15,11 +16,13 @@ from torch.utils.data import DataLoader
 
 from ..checkpoint import load_weights
 from ..checkpoint.loading import AVERAGE_KEY
-from ..data import StatePoolLoader, build_test_loader, build_train_loader
+from ..data import StatePoolLoader, StreamLoader, build_test_loader, build_train_loader
 from ..evaluation.build import build_evaluator
 from ..modeling import RecurrentModel
+from ..random_numbers import run_seed
+from .checkpointer import SafeCheckpointer
 from .ema import AverageHook, build_average, read_ema_decay
-from .hooks import PicturesHook, ResumableBestCheckpointer, ScheduledSamplingHook, unwrap
+from .hooks import PicturesHook, ResumableBestCheckpointer, ScheduledSamplingHook, SeedHook, unwrap
 from .optimization import build_lr_scheduler, build_optimizer
 
 
@@ -38,7 +41,7 @@ class Trainer(DefaultTrainer):
         super().__init__(cfg)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> DataLoader | StatePoolLoader:
+    def build_train_loader(cls, cfg: CfgNode) -> StreamLoader | StatePoolLoader:
         """See :func:`rec_attend_d2.data.build_train_loader`."""
         return build_train_loader(cfg)
 
@@ -75,6 +78,16 @@ class Trainer(DefaultTrainer):
         elif self.cfg.MODEL.WEIGHTS:
             load_weights(unwrap(self.model), self.cfg.MODEL.WEIGHTS, complete=False)
 
+    def state_dict(self) -> dict:
+        """What a resumed training needs."""
+        return {**super().state_dict(), "data": self.data_loader.state_dict()}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Inverse of :meth:`state_dict`."""
+        super().load_state_dict(state_dict)
+        if "data" in state_dict:  # older versions' checkpoints have none
+            self.data_loader.load_state_dict(state_dict["data"])
+
     def train(self) -> dict:
         """Train and return the results of the last evaluation, empty if DATASETS.TEST is."""
         super().train()
@@ -89,6 +102,7 @@ class Trainer(DefaultTrainer):
 
         The average comes first, so that checkpoints and evaluations of an iteration have that iteration's.
         """
+        self.checkpointer = SafeCheckpointer(self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self._tested_model = self.model
         average_hooks = []
         if self._ema_decay > 0:
@@ -106,7 +120,7 @@ class Trainer(DefaultTrainer):
         ours: list = [ScheduledSamplingHook(self.model)] if isinstance(unwrap(self.model), RecurrentModel) else []
         if comm.is_main_process():
             ours += self._main_process_hooks()
-        return average_hooks + others + ours + writers
+        return [SeedHook(run_seed(self.cfg)), *average_hooks, *others, *ours, *writers]
 
     def _main_process_hooks(self) -> list:
         period, metric = self.cfg.TEST.EVAL_PERIOD, self.cfg.TEST.BEST_METRIC

@@ -287,7 +287,8 @@ class StatePool(ParallelTeacherForcing):
                     "the batches of rec_attend_d2.data.StatePoolLoader, which Trainer.build_train_loader makes."
                 )
             memory = entry["state"].memory
-            memories.append(self.draw(model, inputs, targets, index) if memory is None else memory)
+            # That of a checkpoint comes from the CPU.
+            memories.append(self.draw(model, inputs, targets, index) if memory is None else memory.to(model.device))
         return torch.stack(memories)
 
     def finish(

@@ -1,6 +1,5 @@
 """The averaged weights: their arithmetic, and what trainings evaluate, write, resume and load with them."""
 
-import itertools
 import json
 import logging
 from collections.abc import Iterator
@@ -109,23 +108,10 @@ def write_data(folder: Path) -> tuple[Path, Path]:
     return folder / "data.json", images
 
 
-class SeededTrainer(Trainer):
-    """Gets the same batch in every iteration and random numbers that depend on the iteration alone.
-
-    Keeps the weights of every evaluation.
-    """
+class RecordingTrainer(Trainer):
+    """Keeps the weights of every evaluation."""
 
     tested: list[dict[str, Tensor]] = []
-
-    @classmethod
-    def build_train_loader(cls, cfg):
-        torch.manual_seed(0)
-        np.random.seed(0)
-        return itertools.repeat(next(iter(super().build_train_loader(cfg))))
-
-    def run_step(self):
-        torch.manual_seed(self.iter)
-        super().run_step()
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):
@@ -158,7 +144,7 @@ def cfg(tmp_path_factory) -> Iterator[CfgNode]:
 def train(cfg: CfgNode, folder: Path, resume: bool = False) -> dict:
     cfg = cfg.clone()
     cfg.OUTPUT_DIR = str(folder)
-    trainer = SeededTrainer(cfg)
+    trainer = RecordingTrainer(cfg)
     trainer.resume_or_load(resume=resume)
     return trainer.train()
 
@@ -189,10 +175,10 @@ def run(cfg, tmp_path_factory) -> Run:
         return image
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SeededTrainer, "tested", [])
+        patch.setattr(RecordingTrainer, "tested", [])
         patch.setattr(hooks, "draw_sequence", draw)
         results = train(cfg, folder)
-        return Run(folder, results, SeededTrainer.tested, drawn)
+        return Run(folder, results, RecordingTrainer.tested, drawn)
 
 
 def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -265,4 +251,4 @@ def test_without_an_average_the_model_itself_is_evaluated_and_written(cfg, tmp_p
     train(cfg, tmp_path)
     content = torch.load(tmp_path / "model_final.pth", weights_only=True)
     assert "ema" not in content
-    assert equal(SeededTrainer.tested[-1], content["model"])
+    assert equal(RecordingTrainer.tested[-1], content["model"])

@@ -35,7 +35,7 @@ def test_training_leaves_results_losses_and_pictures(trained):
     assert events.Images("steps")[-1].width > 64
 
 
-def test_resuming_continues_the_schedule_with_a_new_pool(run_tool, trained, tmp_path):
+def test_resuming_continues_the_schedule(run_tool, trained, tmp_path):
     (tmp_path / "model_0000003.pth").write_bytes((trained / "model_0000003.pth").read_bytes())
     (tmp_path / "last_checkpoint").write_text("model_0000003.pth")
     printed = train(run_tool, "--resume", "OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", "6")
