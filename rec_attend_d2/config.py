@@ -73,6 +73,10 @@ def _add_solver_config(cfg: CN) -> None:
     # Decay, in [0, 1), of the exponential moving average of the weights, which is what is evaluated and what loading a
     # checkpoint for anything but --resume takes; after n updates it is min(EMA_DECAY, (1 + n) / (10 + n)). 0 = none.
     cfg.SOLVER.EMA_DECAY = 0.0
+    # Batches of SOLVER.IMS_PER_BATCH images per optimizer step; gradients are those of the mean of their losses. An
+    # iteration is an optimizer step everywhere (schedules, periods, MAX_ITER). For memory that holds only a part of the
+    # batch; batch norm sees that part.
+    cfg.SOLVER.ACCUMULATE = 1
     # Iterations between two steps of the staircase decay; each multiplies the learning rate by SOLVER.GAMMA.
     # Read by SOLVER.LR_SCHEDULER_NAME "StaircaseExponentialLR".
     cfg.SOLVER.DECAY_PERIOD = 5000

@@ -49,8 +49,8 @@ def build_train_loader(cfg: CfgNode) -> StreamLoader | StatePoolLoader:
     if not trains_on_a_pool(cfg):
         return StreamLoader(stream)
     slots = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
-    max_misses = cfg.MODEL.REC_ATTEND.TRAINING.MAX_MISSES
-    return StatePoolLoader(stream, slots, 2 * cfg.MODEL.REC_ATTEND.TIME_STEPS, max_misses)
+    node = cfg.MODEL.REC_ATTEND
+    return StatePoolLoader(stream, slots, 2 * node.TIME_STEPS, node.TRAINING.MAX_MISSES, cfg.SOLVER.ACCUMULATE)
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:

@@ -5,7 +5,7 @@ import weakref
 from collections import OrderedDict
 
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import DefaultTrainer, SimpleTrainer
 from detectron2.engine.hooks import EvalHook, PeriodicWriter
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
@@ -20,6 +20,7 @@ from ..data import StatePoolLoader, StreamLoader, build_test_loader, build_train
 from ..evaluation.build import build_evaluator
 from ..modeling import RecurrentModel
 from ..random_numbers import run_seed
+from .accumulation import accumulating, read_batches
 from .checkpointer import SafeCheckpointer
 from .ema import AverageHook, build_average, read_ema_decay
 from .hooks import PicturesHook, ResumableBestCheckpointer, ScheduledSamplingHook, SeedHook, unwrap
@@ -32,12 +33,17 @@ class Trainer(DefaultTrainer):
     With SOLVER.EMA_DECAY it evaluates the averaged weights, and checkpoints hold both them and the model's own.
     """
 
+    _trainer: SimpleTrainer
+    _tested_model: nn.Module
+
     def __init__(self, cfg: CfgNode):
         """
         Raises:
             ValueError: a setting is wrong; the message names it.
         """
-        self._ema_decay = read_ema_decay(cfg)  # before data are read, which can take minutes
+        # Settings are checked before data are read, which can take minutes.
+        self._ema_decay = read_ema_decay(cfg)
+        self._batches = read_batches(cfg)
         super().__init__(cfg)
 
     @classmethod
@@ -102,6 +108,7 @@ class Trainer(DefaultTrainer):
 
         The average comes first, so that checkpoints and evaluations of an iteration have that iteration's.
         """
+        self._trainer = accumulating(self._trainer, self._batches)
         self.checkpointer = SafeCheckpointer(self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self._tested_model = self.model
         average_hooks = []
