@@ -77,6 +77,9 @@ def _add_solver_config(cfg: CN) -> None:
     # iteration is an optimizer step everywhere (schedules, periods, MAX_ITER). For memory that holds only a part of the
     # batch; batch norm sees that part.
     cfg.SOLVER.ACCUMULATE = 1
+    # Training ends after so many evaluations (TEST.EVAL_PERIOD) in which TEST.BEST_METRIC was never above its highest
+    # value; 0 = it runs to MAX_ITER.
+    cfg.SOLVER.EARLY_STOPPING = 0
     # Iterations between two steps of the staircase decay; each multiplies the learning rate by SOLVER.GAMMA.
     # Read by SOLVER.LR_SCHEDULER_NAME "StaircaseExponentialLR".
     cfg.SOLVER.DECAY_PERIOD = 5000

@@ -3,6 +3,7 @@
 import os
 import weakref
 from collections import OrderedDict
+from contextlib import suppress
 
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, SimpleTrainer
@@ -22,6 +23,7 @@ from ..modeling import RecurrentModel
 from ..random_numbers import run_seed
 from .accumulation import accumulating, read_batches
 from .checkpointer import SafeCheckpointer
+from .early_stopping import EarlyStopping, TrainingStopped, read_patience
 from .ema import AverageHook, build_average, read_ema_decay
 from .hooks import PicturesHook, ResumableBestCheckpointer, ScheduledSamplingHook, SeedHook, unwrap
 from .optimization import build_lr_scheduler, build_optimizer
@@ -44,6 +46,7 @@ class Trainer(DefaultTrainer):
         # Settings are checked before data are read, which can take minutes.
         self._ema_decay = read_ema_decay(cfg)
         self._batches = read_batches(cfg)
+        self._patience = read_patience(cfg)
         super().__init__(cfg)
 
     @classmethod
@@ -96,15 +99,26 @@ class Trainer(DefaultTrainer):
 
     def train(self) -> dict:
         """Train and return the results of the last evaluation, empty if DATASETS.TEST is."""
-        super().train()
+        with suppress(TrainingStopped):
+            super().train()
         return getattr(self, "_last_eval_results", {})
+
+    def before_train(self) -> None:
+        """Start the hooks; make up for an evaluation that an interruption may have cut off after the checkpoint."""
+        super().before_train()
+        period = self.cfg.TEST.EVAL_PERIOD
+        if self.start_iter > 0 and period > 0 and self.start_iter % period == 0:
+            self.iter = self.storage.iter = self.start_iter - 1
+            for hook in self._hooks:
+                if isinstance(hook, EvalHook | ResumableBestCheckpointer | EarlyStopping):
+                    hook.after_step()
 
     def _test(self) -> dict:
         self._last_eval_results = self.test(self.cfg, self._tested_model)
         return self._last_eval_results
 
     def build_hooks(self) -> list:
-        """Detectron2's hooks, the average, the sampling schedule, the best checkpoint and pictures; writers stay last.
+        """Detectron2's hooks and ours; writers come after all that has something to write.
 
         The average comes first, so that checkpoints and evaluations of an iteration have that iteration's.
         """
@@ -127,7 +141,11 @@ class Trainer(DefaultTrainer):
         ours: list = [ScheduledSamplingHook(self.model)] if isinstance(unwrap(self.model), RecurrentModel) else []
         if comm.is_main_process():
             ours += self._main_process_hooks()
-        return [SeedHook(run_seed(self.cfg)), *average_hooks, *others, *ours, *writers]
+        stopping = [self._early_stopping()] if self._patience > 0 else []
+        return [SeedHook(run_seed(self.cfg)), *average_hooks, *others, *ours, *writers, *stopping]
+
+    def _early_stopping(self) -> EarlyStopping:
+        return EarlyStopping(self.checkpointer, self.cfg.TEST.BEST_METRIC, self.cfg.TEST.EVAL_PERIOD, self._patience)
 
     def _main_process_hooks(self) -> list:
         period, metric = self.cfg.TEST.EVAL_PERIOD, self.cfg.TEST.BEST_METRIC
