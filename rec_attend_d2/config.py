@@ -89,6 +89,11 @@ def _add_evaluation_config(cfg: CN) -> None:
     # Result, as "<evaluator>/<metric>" (for several test sets "<data set>/<evaluator>/<metric>"), whose highest value
     # decides which checkpoint is kept as model_best.pth; empty = none is kept.
     cfg.TEST.BEST_METRIC = "counting/SBD"
+    # Images of the first data set of DATASETS.TEST whose loss is logged with every evaluation, as val_loss and its
+    # parts as val_loss_mask etc., to compare with training's; 0 = none. It is computed as in training, without
+    # augmentation and weight decay, of the weights that are evaluated, with scheduled sampling at its end and memories
+    # drawn with one fixed seed.
+    cfg.TEST.LOSS_IMAGES = 32
 
 
 def _add_unroll_config(node: CN) -> None:

@@ -27,6 +27,7 @@ from .early_stopping import EarlyStopping, TrainingStopped, read_patience
 from .ema import AverageHook, build_average, read_ema_decay
 from .hooks import PicturesHook, ResumableBestCheckpointer, ScheduledSamplingHook, SeedHook, unwrap
 from .optimization import build_lr_scheduler, build_optimizer
+from .validation import ValidationBatches, ValidationLossHook
 
 
 class Trainer(DefaultTrainer):
@@ -155,6 +156,7 @@ class Trainer(DefaultTrainer):
         if self.cfg.DATASETS.TEST:
             example = next(iter(self.build_test_loader(self.cfg, self.cfg.DATASETS.TEST[0])))[0]
             added.append(PicturesHook(self._tested_model, example, period))
+            added.append(ValidationLossHook(self._tested_model, ValidationBatches(self.cfg), period))
         return added
 
 

@@ -158,4 +158,4 @@ def weight_decay_loss(module: nn.Module, factor: float) -> Tensor:
     kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
     layers = [layer for layer in module.modules() if isinstance(layer, kinds) and layer.weight.requires_grad]
     squares = [layer.weight.square().sum() for layer in layers]
-    return factor * 0.5 * torch.stack(squares).sum()
+    return factor * 0.5 * torch.stack(squares or [torch.zeros(())]).sum()

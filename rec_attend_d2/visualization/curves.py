@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 # Curves drawn where a training has them, one plot each.
 CURVES = (
+    "total_loss",
     "loss_mask",
     "loss_box",
     "loss_score",
@@ -15,6 +16,19 @@ CURVES = (
     "counting/SBD",
     "counting/abs_DiC",
 )
+
+
+def _on_validation(name: str) -> str:
+    """What the loss ``name`` is called where it is that of validation images."""
+    return "val_loss" if name == "total_loss" else f"val_{name}"
+
+
+def _read_line(line: str) -> dict | None:
+    """Content of a line of metrics.json; None of one that an interruption cut off."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
 
 
 def read_entries(path: Path) -> list[tuple[float, dict]]:
@@ -31,7 +45,9 @@ def read_entries(path: Path) -> list[tuple[float, dict]]:
     entries: list[tuple[float, dict]] = []
     hours, last_iteration = 0.0, 0
     for line in path.read_text().splitlines():
-        entry = json.loads(line)
+        entry = _read_line(line)
+        if entry is None:
+            continue
         hours += entry.get("time", 0.0) * (entry["iteration"] - last_iteration) / 3600
         last_iteration = entry["iteration"]
         entries.append((hours, entry))
@@ -41,8 +57,9 @@ def read_entries(path: Path) -> list[tuple[float, dict]]:
 
 
 def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Hours of training (see :func:`read_entries`) and value of every curve in a metrics.json."""
-    curves: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in CURVES}
+    """Hours of training (see :func:`read_entries`) and value of every curve, and of "val_..." losses, in a file."""
+    names = [*CURVES, *map(_on_validation, CURVES)]
+    curves: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in names}
     for hours, entry in read_entries(path):
         for name, (times, values) in curves.items():
             if name in entry:
@@ -52,7 +69,7 @@ def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def draw_curves(trainings: Mapping[str, dict[str, tuple[Sequence[float], Sequence[float]]]]) -> Figure:
-    """One plot per curve over minutes of training, with a line per training.
+    """One plot per curve over minutes of training, with a line per training and a dashed one for validation images.
 
     Args:
         trainings: label to the curves that :func:`read_curves` returns.
@@ -64,9 +81,11 @@ def draw_curves(trainings: Mapping[str, dict[str, tuple[Sequence[float], Sequenc
     for number, name in enumerate(names, start=1):
         axes = figure.add_subplot(rows, columns, number, title=name, xlabel="minutes of training")
         for label, curves in trainings.items():
-            if name in curves:
-                hours, values = curves[name]
-                axes.plot([60 * hour for hour in hours], values, label=label)
+            color = f"C{list(trainings).index(label)}"
+            for key, style, kind in ((name, "-", ""), (_on_validation(name), "--", ", validation")):
+                if key in curves:
+                    hours, values = curves[key]
+                    axes.plot([60 * hour for hour in hours], values, style, color=color, label=label + kind)
         axes.grid(alpha=0.3)
         axes.legend()
     return figure

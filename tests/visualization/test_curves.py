@@ -36,6 +36,24 @@ def test_a_plot_for_every_curve_and_a_line_for_every_training(training):
     assert [len(axes.lines) for axes in figure.axes] == [2, 1]
 
 
+def test_validation_losses_are_dashed_lines_beside_those_of_training(tmp_path):
+    entries = [{"iteration": 9, "total_loss": 3.0, "loss_mask": 1.0, "val_loss": 4.0, "val_loss_mask": 2.0}]
+    (tmp_path / "metrics.json").write_text(json.dumps(entries[0]))
+    figure = draw_curves({"run": read_curves(tmp_path / "metrics.json")})
+    assert [axes.get_title() for axes in figure.axes] == ["total_loss", "loss_mask"]
+    for axes, values in zip(figure.axes, ([3.0, 4.0], [1.0, 2.0]), strict=True):
+        assert [line.get_ydata()[0] for line in axes.lines] == values
+        assert [line.get_linestyle() for line in axes.lines] == ["-", "--"]
+        assert [line.get_label() for line in axes.lines] == ["run", "run, validation"]
+
+
+def test_a_line_that_was_cut_off_is_passed_over(training):
+    whole = read_curves(training / "metrics.json")
+    lines = [json.dumps(ENTRIES[0]), '{"iteration": 25, "ti', json.dumps(ENTRIES[1])]
+    (training / "metrics.json").write_text("\n".join(lines))
+    assert read_curves(training / "metrics.json") == whole
+
+
 def test_the_tool_writes_a_picture(run_tool, training, tmp_path):
     process = run_tool("plot_curves", "--output", tmp_path / "new" / "curves.png", training)
     assert process.returncode == 0, process.stderr
