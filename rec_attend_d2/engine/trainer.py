@@ -28,6 +28,7 @@ from .ema import AverageHook, build_average, read_ema_decay
 from .hooks import PicturesHook, ResumableBestCheckpointer, ScheduledSamplingHook, SeedHook, unwrap
 from .optimization import build_lr_scheduler, build_optimizer
 from .validation import ValidationBatches, ValidationLossHook
+from .watchdog import WatchdogHook, explain_infinite_loss
 
 
 class Trainer(DefaultTrainer):
@@ -104,6 +105,17 @@ class Trainer(DefaultTrainer):
             super().train()
         return getattr(self, "_last_eval_results", {})
 
+    def run_step(self) -> None:
+        """One iteration.
+
+        Raises:
+            FloatingPointError: a loss is not finite; the message names it.
+        """
+        try:
+            super().run_step()
+        except FloatingPointError as error:
+            raise explain_infinite_loss(error) from None
+
     def before_train(self) -> None:
         """Start the hooks; make up for an evaluation that an interruption may have cut off after the checkpoint."""
         super().before_train()
@@ -150,7 +162,7 @@ class Trainer(DefaultTrainer):
 
     def _main_process_hooks(self) -> list:
         period, metric = self.cfg.TEST.EVAL_PERIOD, self.cfg.TEST.BEST_METRIC
-        added: list = []
+        added: list = [WatchdogHook(self.cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size())]
         if metric and period > 0 and self.cfg.DATASETS.TEST:
             added.append(ResumableBestCheckpointer(period, self.checkpointer, metric))
         if self.cfg.DATASETS.TEST:

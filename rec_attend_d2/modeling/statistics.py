@@ -6,6 +6,7 @@ Shapes: `B` images, `T` steps, `N` instance slots.
 import torch
 from torch import Tensor
 
+from ..layers.boxes import CenterBoxes
 from ..layers.overlap import pairwise_dice, pairwise_soft_iou
 from .criterion import CriterionOutput
 from .losses import Comparison, matched_mean, weighted_coverage
@@ -50,22 +51,43 @@ def mask_statistics(mask: Comparison) -> dict[str, Tensor]:
     }
 
 
+def proposal_statistics(boxes: CenterBoxes, scores: Tensor) -> dict[str, Tensor]:
+    """What tells that boxes or scores have become useless.
+
+    Args:
+        boxes: proposed, [B, T, 2].
+        scores: [B, T].
+
+    Returns:
+        ``box_side``: mean of the boxes' shorter sides in pixels; ``box_spread`` and ``score_spread``: largest minus
+        smallest coordinate (pixels) and score, which are 0 where all are equal, or where there is one only.
+    """
+    places = torch.cat([boxes.center, boxes.size], dim=-1).flatten(0, 1)
+    return {
+        "box_side": boxes.size.amin(-1).mean(),
+        "box_spread": (places.amax(0) - places.amin(0)).amax(),
+        "score_spread": scores.max() - scores.min(),
+    }
+
+
 @torch.no_grad()
 def training_statistics(output: CriterionOutput) -> dict[str, Tensor]:
     """All statistics of a batch, scalars by name."""
     box = output.box
     statistics = count_statistics(box.sequence.scores, box.targets.counts)
     statistics["box_iou"] = matched_mean(box.overlap, box.match)
+    statistics.update(proposal_statistics(box.sequence.proposals.boxes, box.sequence.scores))
     if output.mask is not None:
         statistics.update(mask_statistics(output.mask))
     return statistics
 
 
 @torch.no_grad()
-def step_statistics(scores: Tensor, steps: StepTargets, pairs: PatchPairs) -> dict[str, Tensor]:
+def step_statistics(boxes: CenterBoxes, scores: Tensor, steps: StepTargets, pairs: PatchPairs) -> dict[str, Tensor]:
     """Statistics of single steps.
 
     Args:
+        boxes: proposed, [B, T, 2].
         scores: [B, T].
         steps: what the steps should have done.
         pairs: the judged patches.
@@ -80,4 +102,5 @@ def step_statistics(scores: Tensor, steps: StepTargets, pairs: PatchPairs) -> di
         "hit": steps.hit.sum() / found,
         "score_acc": ((scores > SCORE_THRESHOLD) == steps.anything).float().mean(),
         "stop_share": 1 - steps.anything.float().mean(),
+        **proposal_statistics(boxes, scores),
     }

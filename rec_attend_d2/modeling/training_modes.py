@@ -125,7 +125,7 @@ def judge(
     losses["loss_score"] = model.criterion.score_loss(scores, steps)
     losses.update(model.criterion.class_losses(pairs))
     losses["loss_weight_decay"] = weight_decay_loss(model, model.weight_decay)
-    return losses, partial(step_statistics, scores, steps, pairs)
+    return losses, partial(step_statistics, proposals.boxes, scores, steps, pairs)
 
 
 @TRAINING_MODE_REGISTRY.register()

@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 import torch
 
+from rec_attend_d2.layers.boxes import CenterBoxes
 from rec_attend_d2.modeling.criterion import BoxCriterion, MaskCriterion
-from rec_attend_d2.modeling.statistics import count_statistics, mask_statistics, step_statistics, training_statistics
+from rec_attend_d2.modeling.statistics import (
+    count_statistics,
+    mask_statistics,
+    proposal_statistics,
+    step_statistics,
+    training_statistics,
+)
 from rec_attend_d2.modeling.step_criterion import PatchPairs, StepTargets
 
+PROPOSAL_NAMES = {"box_side", "box_spread", "score_spread"}
 MASK_NAMES = {"iou_soft", "iou_hard", "dice", "wt_cov_soft", "wt_cov_hard", "unwt_cov_soft", "unwt_cov_hard"}
 
 
@@ -67,7 +75,7 @@ def test_soft_statistics_use_the_overlap_of_the_loss(output):
 
 def test_statistics_of_the_full_model(output):
     statistics = training_statistics(output)
-    assert set(statistics) == MASK_NAMES | {"count_acc", "dic", "dic_abs", "box_iou"}
+    assert set(statistics) == MASK_NAMES | PROPOSAL_NAMES | {"count_acc", "dic", "dic_abs", "box_iou"}
     assert statistics["count_acc"].item() == pytest.approx(1 / 3)
     assert statistics["box_iou"].item() == pytest.approx(-output.losses["loss_box"].item(), rel=1e-5)
     assert not any(value.requires_grad for value in statistics.values())
@@ -77,7 +85,7 @@ def test_statistics_of_stage_b_have_no_masks(tiny_cfg, make_targets, make_box_se
     targets = make_targets([2, 0])
     sequence = make_box_sequence(targets.box_maps, torch.tensor([[0.9, 0.8, 0.2], [0.1, 0.1, 0.1]]))
     statistics = training_statistics(BoxCriterion(tiny_cfg())(sequence, targets))
-    assert set(statistics) == {"count_acc", "dic", "dic_abs", "box_iou"}
+    assert set(statistics) == PROPOSAL_NAMES | {"count_acc", "dic", "dic_abs", "box_iou"}
     assert statistics["count_acc"].item() == 1
     assert statistics["box_iou"].item() == pytest.approx(0.5, abs=1e-3)  # the image without objects counts 0
 
@@ -110,7 +118,8 @@ def test_statistics_of_single_steps_by_loop():
         torch.tensor(hit),
         torch.tensor(box_iou),
     )
-    statistics = step_statistics(scores, steps, make_pairs(masks, true_masks))
+    boxes = CenterBoxes(torch.rand(3, 2, 2), torch.rand(3, 2, 2))
+    statistics = step_statistics(boxes, scores, steps, make_pairs(masks, true_masks))
     dices = []
     for mask, truth in zip(masks.detach().numpy() > 0.5, true_masks.numpy() > 0.5, strict=True):
         dices.append(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
@@ -121,6 +130,7 @@ def test_statistics_of_single_steps_by_loop():
         # Scores above one half are right at steps 0, 0 of the first and last image; 0.5 and 0.2 miss what is left.
         "score_acc": 3 / 6,
         "stop_share": 2 / 6,
+        **{name: value.item() for name, value in proposal_statistics(boxes, scores).items()},
     }
     assert {name: value.item() for name, value in statistics.items()} == pytest.approx(expected)
     assert not any(value.requires_grad for value in statistics.values())
@@ -129,6 +139,16 @@ def test_statistics_of_single_steps_by_loop():
 def test_statistics_of_steps_with_nothing_left():
     nothing, empty = torch.zeros(2, 1, dtype=torch.bool), torch.zeros(0, 6, 9)
     steps = StepTargets(nothing[..., None], nothing, nothing.long(), nothing, torch.rand(2, 1))
-    statistics = step_statistics(torch.tensor([[0.1], [0.8]]), steps, make_pairs(empty, empty))
+    boxes = CenterBoxes(torch.zeros(2, 1, 2), torch.full((2, 1, 2), 3.0))
+    statistics = step_statistics(boxes, torch.tensor([[0.1], [0.8]]), steps, make_pairs(empty, empty))
     expected = {"dice": 0.0, "box_iou": 0.0, "hit": 0.0, "score_acc": 0.5, "stop_share": 1.0}
+    expected |= {"box_side": 3.0, "box_spread": 0.0, "score_spread": 0.7}
+    assert {name: value.item() for name, value in statistics.items()} == pytest.approx(expected)
+
+
+def test_sides_and_spreads_of_proposals():
+    center = torch.tensor([[[5.0, 6.0], [7.0, 6.0]], [[5.0, 9.5], [5.0, 6.0]]])
+    size = torch.tensor([[[4.0, 2.0], [3.0, 8.0]], [[1.0, 1.0], [2.0, 2.0]]])
+    statistics = proposal_statistics(CenterBoxes(center, size), torch.tensor([[0.2, 0.9], [0.4, 0.5]]))
+    expected = {"box_side": (2 + 3 + 1 + 2) / 4, "box_spread": 7.0, "score_spread": 0.7}
     assert {name: value.item() for name, value in statistics.items()} == pytest.approx(expected)
