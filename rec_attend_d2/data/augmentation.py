@@ -33,6 +33,15 @@ def build_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     Raises:
         ValueError: INPUT.AUGMENTATIONS has an unknown name.
     """
+    return augmentations_around(build_resize(cfg), cfg)
+
+
+def augmentations_around(resize: T.Augmentation, cfg: CfgNode) -> list[T.Augmentation]:
+    """INPUT.AUGMENTATIONS around any resize to the network's input, in order.
+
+    Raises:
+        ValueError: INPUT.AUGMENTATIONS has an unknown name.
+    """
     before: list[T.Augmentation] = []
     after: list[T.Augmentation] = []
     for name in cfg.INPUT.AUGMENTATIONS:
@@ -41,7 +50,7 @@ def build_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
             raise ValueError(f"INPUT.AUGMENTATIONS names '{name}'. Choose from: {known}.")
         augmentation = AUGMENTATION_REGISTRY.get(name)(cfg)
         (after if getattr(augmentation, "at_network_size", False) else before).append(augmentation)
-    return [*before, build_resize(cfg), *after]
+    return [*before, resize, *after]
 
 
 def build_resize(cfg: CfgNode) -> "ResizeToSize":

@@ -27,15 +27,15 @@ class CountingEvaluator(PerImageEvaluator[ImageScores]):
                 f"The predictions for '{record['file_name']}' have no pred_masks, only "
                 f"{sorted(instances.get_fields())}: a model without masks is evaluated by BoxCountingEvaluator."
             )
-        gt_masks = _true_masks(record, iscrowd=0)
+        gt_masks = true_masks(record, iscrowd=0)
         pred_masks = instances.pred_masks.numpy().astype(bool)
-        return score_image(drop_crowd(pred_masks, gt_masks, _true_masks(record, iscrowd=1)), gt_masks)
+        return score_image(drop_crowd(pred_masks, gt_masks, true_masks(record, iscrowd=1)), gt_masks)
 
     def summarize(self, scores: Sequence[ImageScores]) -> Results:
         return {"counting": summarize(scores)}
 
 
-def _true_masks(record: Record, iscrowd: int) -> Masks:
+def true_masks(record: Record, iscrowd: int) -> Masks:
     """bool [N, H, W] of the annotations of one kind, at the original size; may have no instances."""
     size = (record["height"], record["width"])
     masks = [
