@@ -1,0 +1,185 @@
+#!/usr/bin/env python
+"""Train models of different kinds on equal terms, evaluate them alike, and write a report.
+
+    python tools/benchmark.py [NAME=]CONFIG [NAME=]CONFIG ... --output FOLDER (--minutes M | --iterations N)
+        [--train DATASET --test DATASET] [--weights NAME=FILE ...] [--threads N] [--device cpu|cuda] [--seed N]
+        [--threshold-images N] [--opts KEY VALUE ...]
+
+Configs are this project's, its Mask R-CNN baselines (configs/baselines) or any other of Detectron2 that finds instance
+masks, by path or by their name in the model zoo. Data sets are by default those of the first config.
+
+* All trainings have the same budget: minutes of training iterations (evaluations and checkpoints do not count), or
+  iterations. The learning rate's schedule is squeezed to it. A model of --weights is not trained.
+* Detectron2's models see the same training images as the first of this project's configs: its augmentations, contrast
+  and loader; their size is their own config's.
+* Which predictions count as objects is decided alike for all: scores are cut at the threshold with the largest mean SBD
+  on training images. AP takes all predictions.
+* Every part runs in a process of its own and leaves its results in FOLDER/NAME. What is done is not done again, and an
+  interrupted training goes on from its last checkpoint with the time it has used.
+
+It writes FOLDER/comparison.json, report.html (one file that needs no network) and report.md.
+"""
+
+import argparse
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmark_speed import find_config, plain_path
+from detectron2.config import CfgNode
+
+from rec_attend_d2.benchmark.batches import is_of_this_project
+from rec_attend_d2.benchmark.report import describe_environment
+from rec_attend_d2.comparison.budget import Budget
+from rec_attend_d2.comparison.files import ComparisonError
+from rec_attend_d2.comparison.models import ModelSpec
+from rec_attend_d2.comparison.report import HTML, JSON, MARKDOWN, write_report
+from rec_attend_d2.comparison.suite import check_same, gather, run_model
+from rec_attend_d2.engine import load_config
+
+THRESHOLD_IMAGES = 30
+SCHEMA = 1
+
+
+def named(text: str) -> tuple[str, str]:
+    """Name and value of NAME=VALUE; the name is empty where there is none."""
+    name, separator, value = text.partition("=")
+    return (name, value) if separator else ("", text)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line, checked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configs", nargs="+", metavar="[NAME=]CONFIG", type=named, help="two or more config files")
+    parser.add_argument("--output", type=Path, required=True, help="folder of everything that is written")
+    parser.add_argument("--minutes", type=float, help="of training iterations, for each model")
+    parser.add_argument("--iterations", type=int, help="of training, for each model")
+    parser.add_argument("--train", help="data set to train on; default that of the first config")
+    parser.add_argument("--test", help="data set to evaluate on; default that of the first config")
+    parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=FILE", type=named, help="finished weights")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="default cuda where there is one")
+    parser.add_argument("--seed", type=int, default=1, help="of all trainings (default 1)")
+    parser.add_argument(
+        "--threshold-images",
+        type=int,
+        default=THRESHOLD_IMAGES,
+        help=f"training images on which the score threshold is chosen, at most (default {THRESHOLD_IMAGES})",
+    )
+    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config changes of all models")
+    arguments = parser.parse_args()
+    if len(arguments.configs) < 2:
+        parser.error("Give two or more configs to compare.")
+    for name in ("threads", "threshold_images"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; give at least 1.")
+    if not all(name and path for name, path in arguments.weights):
+        parser.error("--weights takes NAME=FILE, with the name of a model.")
+    return arguments
+
+
+def model_names(configs: list[tuple[str, str]]) -> list[str]:
+    """A name per config: the one given, or its folder's and file's.
+
+    Raises:
+        ComparisonError: a name can't name a folder, or two are the same.
+    """
+    names = [name or "_".join(Path(path).with_suffix("").parts[-2:]) for name, path in configs]
+    for name in names:
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise ComparisonError(f"'{name}' can't name a folder. Use letters, digits, _ and - in NAME=CONFIG.")
+        if names.count(name) > 1:
+            raise ComparisonError(f"Two models are named '{name}'. Name them: NAME=CONFIG.")
+    return names
+
+
+def read_config(path: str, options: list[str]) -> CfgNode:
+    """A config; a ComparisonError where it is wrong."""
+    try:
+        return load_config(path, options)
+    except (AssertionError, KeyError, OSError, ValueError) as error:
+        raise ComparisonError(f"{path}: {error}") from error
+
+
+def data_set(given: str | None, cfg: CfgNode, key: str) -> str:
+    """Name of the data set to train or test on; a ComparisonError where there is none, or not one."""
+    if given:
+        return given
+    if len(cfg.DATASETS[key]) != 1:
+        raise ComparisonError(f"The first config's DATASETS.{key} is {cfg.DATASETS[key]}: name one by --{key.lower()}.")
+    return cfg.DATASETS[key][0]
+
+
+def make_specs(arguments: argparse.Namespace) -> list[ModelSpec]:
+    """The models to compare. Raises a ComparisonError where something is wrong."""
+    names = model_names(arguments.configs)
+    weights = {name: path for name, path in arguments.weights}
+    unknown = sorted(weights.keys() - set(names))
+    if unknown:
+        raise ComparisonError(f"--weights names {', '.join(unknown)}; the models are {', '.join(names)}.")
+    for path in weights.values():
+        if not Path(path).is_file():
+            raise ComparisonError(f"--weights names '{path}', which does not exist.")
+    budget: dict[str, Any] = {"minutes": arguments.minutes, "iterations": arguments.iterations}
+    if set(names) - weights.keys():
+        try:
+            Budget(**budget)
+        except ValueError as error:
+            raise ComparisonError(f"{error}") from error
+    paths = [find_config(path) for _, path in arguments.configs]
+    configs = [read_config(path, arguments.opts) for path in paths]
+    recipe = next((path for path, cfg in zip(paths, configs, strict=True) if is_of_this_project(cfg)), "")
+    train, test = (data_set(getattr(arguments, key.lower()), configs[0], key) for key in ("TRAIN", "TEST"))
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return [
+        ModelSpec(
+            name=name,
+            config_file=path,
+            options=tuple(map(str, arguments.opts)),
+            train=train,
+            test=test,
+            budget={} if name in weights else budget,
+            weights=weights.get(name, ""),
+            recipe=recipe,
+            threads=arguments.threads,
+            device=device,
+            seed=arguments.seed,
+            threshold_images=arguments.threshold_images,
+        )
+        for name, path in zip(names, paths, strict=True)
+    ]
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Train and evaluate what is missing, and write the report."""
+    specs = make_specs(arguments)
+    for spec in specs:
+        spec.config()  # what is wrong is said before anything is trained
+        check_same(spec, arguments.output / spec.name)
+    for spec in specs:
+        run_model(spec, arguments.output / spec.name, lambda text: print(text, flush=True))
+    content = {
+        "schema": SCHEMA,
+        "command": shlex.join(["python", "tools/benchmark.py", *map(plain_path, sys.argv[1:])]),
+        "environment": describe_environment(specs[0].device, arguments.threads),
+        "train": specs[0].train,
+        "test": specs[0].test,
+        "models": gather(specs, arguments.output),
+    }
+    write_report(content, arguments.output)
+    print(f"Written to {arguments.output}: {HTML}, {MARKDOWN}, {JSON}")
+
+
+def main() -> None:
+    """Compare; what is wrong becomes one line."""
+    try:
+        compare(parse_arguments())
+    except ComparisonError as error:
+        sys.exit(f"{error}")
+
+
+if __name__ == "__main__":
+    main()
