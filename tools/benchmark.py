@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from benchmark_speed import find_config, plain_path
 from detectron2.config import CfgNode
+from run_ablation import different_settings
 
 from rec_attend_d2.benchmark.batches import is_of_this_project
 from rec_attend_d2.benchmark.report import describe_environment
@@ -42,6 +43,8 @@ from rec_attend_d2.engine import load_config
 
 THRESHOLD_IMAGES = 30
 SCHEMA = 1
+# A model's config as it was when its folder was made.
+SETTINGS = "settings.yaml"
 
 
 def named(text: str) -> tuple[str, str]:
@@ -153,12 +156,28 @@ def make_specs(arguments: argparse.Namespace) -> list[ModelSpec]:
     ]
 
 
+def prepare(spec: ModelSpec, folder: Path) -> None:
+    """Check a model's config, and that its folder, if there is one, holds the same model.
+
+    Raises:
+        ComparisonError: something is wrong, or it holds another one.
+    """
+    cfg, settings = spec.config(), folder / SETTINGS
+    check_same(spec, folder)
+    if settings.is_file():
+        different = different_settings(cfg, settings)
+        if different:
+            raise ComparisonError(
+                f"{folder} holds a model with other {', '.join(different)}. Choose another --output, or remove it."
+            )
+    settings.write_text(cfg.dump())
+
+
 def compare(arguments: argparse.Namespace) -> None:
     """Train and evaluate what is missing, and write the report."""
     specs = make_specs(arguments)
     for spec in specs:
-        spec.config()  # what is wrong is said before anything is trained
-        check_same(spec, arguments.output / spec.name)
+        prepare(spec, arguments.output / spec.name)  # what is wrong is said before anything is trained
     for spec in specs:
         run_model(spec, arguments.output / spec.name, lambda text: print(text, flush=True))
     content = {

@@ -41,9 +41,7 @@ class Budget:
         return min(1.0, used)
 
     def expected_iterations(self, seconds_per_iteration: float) -> int:
-        """Iterations that fit, at least 1."""
-        if self.iterations is not None:
-            return self.iterations
+        """Iterations that fit into the minutes, at least 1."""
         assert self.minutes is not None
         return max(1, round(60 * self.minutes / seconds_per_iteration))
 
@@ -65,7 +63,7 @@ def fit_schedule(cfg: CfgNode, iterations: int) -> None:
     ratio = iterations / solver.MAX_ITER
     if solver.LR_SCHEDULER_NAME == "StaircaseExponentialLR":
         solver.LR_SCHEDULER_NAME = "WarmupStepWithFixedGammaLR"
-        solver.NUM_DECAYS = 1 + (solver.MAX_ITER - 1) // solver.DECAY_PERIOD
+        solver.NUM_DECAYS = (solver.MAX_ITER - 1) // solver.DECAY_PERIOD
     solver.STEPS = tuple(max(1, round(step * ratio)) for step in solver.STEPS if step < solver.MAX_ITER)
     solver.WARMUP_ITERS = min(solver.WARMUP_ITERS, int(LARGEST_WARMUP * iterations))
     solver.MAX_ITER = iterations

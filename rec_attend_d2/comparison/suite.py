@@ -43,8 +43,10 @@ def _run(part: str, folder: Path, threads: int) -> None:
 
 def parts_of(spec: ModelSpec) -> list[tuple[str, str]]:
     """Parts of a model's comparison in order, and the file that says that each is done."""
-    trained = [] if spec.weights else [("pace", PACE), ("train", TRAINING)]
-    return [*trained, ("evaluate", RESULTS)]
+    if spec.weights:
+        return [("evaluate", RESULTS)]
+    pace = [("pace", PACE)] if spec.training_budget().minutes else []
+    return [*pace, ("train", TRAINING), ("evaluate", RESULTS)]
 
 
 def run_model(spec: ModelSpec, folder: Path, tell: Callable[[str], None]) -> None:
@@ -62,13 +64,14 @@ def run_model(spec: ModelSpec, folder: Path, tell: Callable[[str], None]) -> Non
 
 
 def gather(specs: Sequence[ModelSpec], output: Path) -> list[dict[str, Any]]:
-    """Everything that is known of the models, in their order: ``spec``, ``training`` (None with finished weights),
-    ``pace`` (likewise) and ``results``."""
+    """Everything that is known of the models, in their order.
+
+    Each has ``name``, ``spec``, ``results`` and ``training``, which is None with finished weights.
+    """
     return [
         {
             "name": spec.name,
             "spec": spec.content(),
-            "pace": read_json(output / spec.name / PACE),
             "training": read_json(output / spec.name / TRAINING),
             "results": read_json(output / spec.name / RESULTS),
         }

@@ -114,20 +114,22 @@ class _Budgeted(DefaultTrainer):
         """
         folder = Path(self.cfg.OUTPUT_DIR)
         points = [p for p in read_json(folder / CURVE) or [] if p["iterations"] <= self.spent.iterations]
-        checkpoints = int(self.spent.share * CHECKPOINTS)
+        evaluated = int(points[-1]["share"] * POINTS) if points else 0
+        saved = int(self.spent.share * CHECKPOINTS)
         with self._running():
             while True:
-                if int(self.spent.share * POINTS) > len(points):
+                if int(self.spent.share * POINTS) > evaluated:
+                    evaluated = int(self.spent.share * POINTS)
                     self._take_stock()
                     points.append(self._point(evaluate))
                     write_json(folder / CURVE, points)
                 if self.spent.share >= 1:
                     break
                 self._iterate()
-                if int(self.spent.share * CHECKPOINTS) > checkpoints:
-                    checkpoints = int(self.spent.share * CHECKPOINTS)
+                if int(self.spent.share * CHECKPOINTS) > saved:
+                    saved = int(self.spent.share * CHECKPOINTS)
                     self._take_stock()
-                    self._save_state(checkpoints)
+                    self._save_state(saved)
                 self.iter += 1
         self._finish(folder)
 
@@ -142,7 +144,13 @@ class _Budgeted(DefaultTrainer):
         model = self.trained_model()
         with torch.no_grad(), inference_context(model):
             metrics = evaluate(model)
-        return {"iterations": self.spent.iterations, "seconds": self.spent.seconds, "metrics": metrics}
+        spent = self.spent
+        return {
+            "iterations": spent.iterations,
+            "seconds": spent.seconds,
+            "share": spent.share,
+            "metrics": metrics,
+        }
 
     def _save_state(self, number: int) -> None:
         self.checkpointer.save(_STATES[number % len(_STATES)])

@@ -2,8 +2,8 @@
 
     python -m rec_attend_d2.comparison.worker {pace,train,evaluate} FOLDER
 
-FOLDER/model.json holds a :class:`.models.ModelSpec`. ``pace`` leaves pace.json, ``train`` weights and training.json,
-``evaluate`` predictions and results.json, each only once it is done.
+FOLDER/model.json holds a :class:`.models.ModelSpec`. ``pace``, which only a budget in minutes needs, leaves pace.json,
+``train`` weights and training.json, ``evaluate`` predictions and results.json, each only once it is done.
 """
 
 import os
@@ -99,7 +99,9 @@ def train(spec: ModelSpec, folder: Path) -> None:
     """Train, or go on with an interrupted training."""
     cfg = spec.config(folder)
     budget = spec.training_budget()
-    fit_schedule(cfg, budget.expected_iterations(read_json(folder / PACE)["seconds_per_iteration"]))
+    fit_schedule(
+        cfg, budget.iterations or budget.expected_iterations(read_json(folder / PACE)["seconds_per_iteration"])
+    )
     spent = Spent(budget)
     seed_all_rng(spec.seed)
     trainer = build_trainer(cfg, spent)
