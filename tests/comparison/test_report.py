@@ -1,0 +1,95 @@
+"""Reports as HTML and Markdown: tables, pictures, escaping; and which images are shown."""
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from rec_attend_d2.comparison.content import Picture, Section, Table, number
+from rec_attend_d2.comparison.figures import count_scatter, group_bars, learning_curves, picture_png
+from rec_attend_d2.comparison.gallery import ranked
+from rec_attend_d2.comparison.report_html import render_html
+from rec_attend_d2.comparison.report_markdown import render_markdown
+
+PNG = b"\x89PNG\r\n\x1a\n"
+HOSTILE = '<script>alert("x")</script> & $body | [a](b)'
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text of cells."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture
+def sections() -> list[Section]:
+    picture = Picture("dots", HOSTILE, picture_png(np.zeros((2, 3, 3), np.uint8)))
+    table = Table(HOSTILE, ["model", "|DiC|"], [["a", "1.0"], [HOSTILE, number(None)]])
+    return [Section(HOSTILE, [HOSTILE], [table], [picture])]
+
+
+def test_html_shows_what_was_given_and_runs_nothing(sections):
+    page = Page(render_html(HOSTILE, sections))
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert sum(HOSTILE in text for text in page.text) == 7  # 2 titles, heading, paragraph, caption, row, figcaption
+    assert page.all("html") == [{"lang": "en"}]
+    assert [cell["scope"] for cell in page.all("th")] == ["col", "col", "row", "row"]
+    (image,) = page.all("img")
+    assert image["alt"] == HOSTILE
+    kind, data = image["src"].split(",")
+    assert kind == "data:image/png;base64" and base64.b64decode(data) == sections[0].pictures[0].png
+    # Nothing else is loaded.
+    assert [a for _, attributes in page.tags for a in attributes if a in ("src", "href")] == ["href", "src"]
+    assert page.all("link") == [{"rel": "icon", "href": "data:,"}]
+
+
+def test_markdown_keeps_its_tables_whole(sections):
+    text = render_markdown("Title", sections)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1 and len(rows) == 4
+    assert text.startswith("# Title\n") and "(pictures/dots.png)" in text and "–" in text
+
+
+def test_undefined_figures_are_dashes():
+    assert (number(None), number(0.12345), number(7.0, "{:.0f}")) == ("–", "0.123", "7")
+
+
+def test_figures_are_png_files_and_the_same_each_time():
+    metrics = {"SBD": 0.5, "abs_DiC": 1.0, "AP": None, "count_accuracy": 0.1}
+    curve = [{"seconds": 60.0 * n, "metrics": metrics} for n in (1, 2)]
+    images = [{"gt_count": 3, "pred_count": 2}, {"gt_count": 0, "pred_count": 0}]
+    groups = [{"label": "0 to 3", "size": 2, "models": {"a": {"SBD": 0.5}, "b": {"SBD": 0.25}}}]
+    for draw in (
+        lambda: learning_curves({"a": curve, "b": curve[:1]}),
+        lambda: count_scatter({"a": images, "b": images}),
+        lambda: group_bars(groups, {"SBD": "SBD"}, "objects"),
+    ):
+        first = draw()
+        assert first.startswith(PNG) and len(first) > 3000
+        assert draw() == first
+
+
+def test_best_median_and_worst_images():
+    sbd = [0.1, 0.9, 0.5, 0.3, 0.7, 0.2, 0.8]
+    models = {"a": [{"sbd": value} for value in sbd], "b": [{"sbd": value} for value in sbd]}
+    assert ranked(models) == {"best": [1, 6], "median": [4, 2], "worst": [5, 0]}
+    for count in range(1, 8):
+        shown = ranked({"a": [{"sbd": value} for value in sbd[:count]]})
+        positions = [position for group in shown.values() for position in group]
+        assert len(positions) == len(set(positions)) == min(count, 6)
+    assert ranked({"a": [{"sbd": 0.0}, {"sbd": 1.0}], "b": [{"sbd": 1.0}, {"sbd": 0.5}]})["best"] == [1, 0]
