@@ -114,8 +114,11 @@ def _budgets(models: Sequence[Mapping]) -> str:
     words = []
     for model in models:
         spec = model["spec"]
-        how = "finished weights" if spec["weights"] else Budget(**spec["budget"]).describe()
-        words.append(f"{model['name']}: {how}")
+        if spec["weights"]:
+            words.append(f"{model['name']}: finished weights, not trained")
+        else:
+            start = model["training"]["initial_weights"] or "random weights"
+            words.append(f"{model['name']}: {Budget(**spec['budget']).describe()}, from {start}")
     return "; ".join(words)
 
 

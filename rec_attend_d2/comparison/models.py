@@ -21,6 +21,11 @@ from .files import ComparisonError
 # How a training image is made, taken over from this project's config for all models.
 RECIPE_KEYS = ("AUGMENTATIONS", "MAX_SHIFT", "WARP", "INTENSITY", "CONTRAST_PERCENTILES", "CROP")
 LOADER_KEYS = ("FILTER_EMPTY_ANNOTATIONS", "NUM_WORKERS")
+# Meta-architectures that find no instance masks, and those that do where MODEL.MASK_ON says so.
+WITHOUT_MASKS = frozenset(
+    {"RecAttendBoxProposer", "RecAttendPreprocessor", "RetinaNet", "FCOS", "SemanticSegmentor", "ProposalNetwork"}
+)
+WITH_MASKS_ON = frozenset({"GeneralizedRCNN", "PanopticFPN"})
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,11 @@ class ModelSpec:
             register_datasets(cfg)
         except (AssertionError, KeyError, OSError, ValueError) as error:
             raise ComparisonError(f"{self.config_file}: {error}") from error
+        architecture = cfg.MODEL.META_ARCHITECTURE
+        if architecture in WITHOUT_MASKS or (architecture in WITH_MASKS_ON and not cfg.MODEL.MASK_ON):
+            raise ComparisonError(
+                f"{self.config_file}: its {architecture} finds no instance masks, which are compared."
+            )
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ComparisonError("--device is cuda, but PyTorch finds no CUDA device here. Give cpu.")
         cfg.MODEL.DEVICE, cfg.SEED = self.device, self.seed

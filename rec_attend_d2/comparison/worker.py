@@ -115,6 +115,7 @@ def train(spec: ModelSpec, folder: Path) -> None:
         "cpu_seconds": spent.cpu_seconds,
         "stalls": spent.stalls,
         "iterations": spent.iterations,
+        "initial_weights": cfg.MODEL.WEIGHTS,
         "images_per_iteration": cfg.SOLVER.IMS_PER_BATCH,
         "planned_iterations": cfg.SOLVER.MAX_ITER,
         "peak_memory": spent.peak_memory,

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from rec_attend_d2.comparison.content import Picture, Section, Table, number
+from rec_attend_d2.comparison.content import Picture, Section, Table, make_sections, number
 from rec_attend_d2.comparison.figures import count_scatter, group_bars, learning_curves, picture_png
 from rec_attend_d2.comparison.gallery import ranked
 from rec_attend_d2.comparison.report_html import render_html
@@ -93,3 +93,45 @@ def test_best_median_and_worst_images():
         positions = [position for group in shown.values() for position in group]
         assert len(positions) == len(set(positions)) == min(count, 6)
     assert ranked({"a": [{"sbd": 0.0}, {"sbd": 1.0}], "b": [{"sbd": 1.0}, {"sbd": 0.5}]})["best"] == [1, 0]
+
+
+def test_a_model_with_finished_weights_has_no_training():
+    metrics = dict.fromkeys(("AP", "AP50", "SBD", "abs_DiC", "count_accuracy", "MWCov", "MUCov", "AvgFP", "AvgFN"), 0.5)
+    image = {"gt_count": 2, "pred_count": 3, "sbd": 0.5, "best_iou": [0.5, 0.5]}
+    results = {
+        "metrics": {**metrics, "AP": None},
+        "threshold": 0.3,
+        "seconds_per_image": {"median": 0.25},
+        "inference_memory": 2e9,
+        "parameters": 1_500_000,
+        "flops_per_image": 3e9,
+        "images": [image],
+    }
+    training = {"seconds": 90.0, "cpu_seconds": 60.0, "stalls": 33.0, "iterations": 8, "images_per_iteration": 4}
+    training |= {"peak_memory": 3e9, "initial_weights": "", "curve": [{"seconds": 90.0, "metrics": metrics}]}
+    spec = {"weights": "", "budget": {"minutes": 1.5, "iterations": None}, "threshold_images": 30}
+    trained = {"name": "a", "spec": spec, "training": training, "results": results}
+    given = {"name": "b", "spec": {**spec, "weights": "b.pth", "budget": {}}, "training": None, "results": results}
+    content = {
+        "models": [trained, given],
+        "command": "python tools/benchmark.py",
+        "environment": {"device_name": "Abacus", "threads": 2, "torch": "2"},
+        "train": "some_train",
+        "test": "some_val",
+        "groups": {"by_count": [], "by_contact": [], "objects_by_contact": []},
+    }
+    sections = {section.title: section for section in make_sections(content, [])}
+    quality, cost = sections["Results"].tables
+    assert quality.rows[0][:4] == ["a", "–", "0.5", "0.500"]
+    assert cost.rows == [
+        ["a", "0.250", "2000", "3000", "1.50", "3.00", "1.5", "1.0", "8", "4"],
+        ["b", "0.250", "2000", "–", "1.50", "3.00", "–", "–", "–", "–"],
+    ]
+    (curves,) = sections["Learning curves"].pictures
+    assert "a ends at SBD 0.500 after 1.5 minutes" in curves.alt
+    assert "b ends" not in curves.alt
+    words = " ".join(sections["How it was measured"].paragraphs)
+    assert "a: 1.5 minutes of training iterations, from random weights; b: finished weights, not trained" in words
+    assert "33 s in which a process did not run" in words
+    content["models"] = [given]
+    assert make_sections(content, [])[1].pictures == []

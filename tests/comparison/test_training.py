@@ -142,6 +142,11 @@ def test_a_detector_sees_the_images_of_our_recipe(make_spec):
         ({"device": "cuda"}, "--device is cuda"),
         ({"options": ("MODEL.NO_SUCH_KEY", "1")}, "NO_SUCH_KEY"),
         ({"options": ("INPUT.FORMAT", "L")}, "INPUT.FORMAT is 'L'"),
+        ({"options": ("MODEL.MASK_ON", "False")}, "GeneralizedRCNN finds no instance masks"),
+        (
+            {"options": ("MODEL.META_ARCHITECTURE", "RecAttendBoxProposer")},
+            "RecAttendBoxProposer finds no instance masks",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(changes, message, make_spec, monkeypatch):
