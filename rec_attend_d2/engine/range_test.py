@@ -123,6 +123,10 @@ class RangeTestTrainer(Trainer):
         assert isinstance(seeds, SeedHook)
         return [self._recorder, seeds, *kept]
 
+    def build_writers(self) -> list:
+        """None."""
+        return []
+
     def run(self) -> RangeTest:
         """Run the test. It ends where the loss explodes."""
         try:
