@@ -34,7 +34,7 @@ from run_ablation import different_settings
 
 from rec_attend_d2.benchmark.batches import is_of_this_project
 from rec_attend_d2.benchmark.report import describe_environment
-from rec_attend_d2.comparison.budget import Budget
+from rec_attend_d2.comparison.budget import CLOCKS, Budget
 from rec_attend_d2.comparison.files import ComparisonError
 from rec_attend_d2.comparison.models import ModelSpec
 from rec_attend_d2.comparison.report import HTML, JSON, MARKDOWN, write_report
@@ -60,6 +60,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder of everything that is written")
     parser.add_argument("--minutes", type=float, help="of training iterations, for each model")
     parser.add_argument("--iterations", type=int, help="of training, for each model")
+    parser.add_argument(
+        "--clock",
+        choices=CLOCKS,
+        default="wall",
+        help="of --minutes; cpu = of all threads, for a machine that does other work too (default wall)",
+    )
     parser.add_argument("--train", help="data set to train on; default that of the first config")
     parser.add_argument("--test", help="data set to evaluate on; default that of the first config")
     parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=FILE", type=named, help="finished weights")
@@ -126,7 +132,11 @@ def make_specs(arguments: argparse.Namespace) -> list[ModelSpec]:
     for path in weights.values():
         if not Path(path).is_file():
             raise ComparisonError(f"--weights names '{path}', which does not exist.")
-    budget: dict[str, Any] = {"minutes": arguments.minutes, "iterations": arguments.iterations}
+    budget: dict[str, Any] = {
+        "minutes": arguments.minutes,
+        "iterations": arguments.iterations,
+        "clock": arguments.clock,
+    }
     if set(names) - weights.keys():
         try:
             Budget(**budget)

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import LRScheduler
 
+CLOCKS = ("wall", "cpu")
 # At most this share of a training warms up.
 LARGEST_WARMUP = 0.1
 # An iteration that takes so many times the median of the last ones was not computing all the time: the machine slept,
@@ -25,15 +26,20 @@ class Budget:
     Attributes:
         minutes: of training iterations; evaluations and checkpoints do not count.
         iterations: of the optimizer.
+        clock: of the minutes, one of CLOCKS: "wall", or "cpu" (of all threads of the training process together), which
+            other work on the machine does not change.
     """
 
     minutes: float | None = None
     iterations: int | None = None
+    clock: str = "wall"
 
     def __post_init__(self) -> None:
         given = [limit for limit in (self.minutes, self.iterations) if limit is not None]
         if len(given) != 1 or given[0] <= 0:
             raise ValueError(f"A budget is either --minutes or --iterations, more than 0; this one is {self}.")
+        if self.clock not in CLOCKS:
+            raise ValueError(f"The clock of a budget is one of {', '.join(CLOCKS)}; this one is {self}.")
 
     def share(self, seconds: float, iterations: int) -> float:
         """Share of the budget, in [0, 1], that so much training uses."""
@@ -48,7 +54,7 @@ class Budget:
     def describe(self) -> str:
         """In words."""
         if self.minutes is not None:
-            return f"{self.minutes:g} minutes of training iterations"
+            return f"{self.minutes:g} {'CPU ' if self.clock == 'cpu' else ''}minutes of training iterations"
         return f"{self.iterations} iterations"
 
 
@@ -106,7 +112,7 @@ class Spent(HookBase):
 
     Attributes:
         budget: the limit.
-        seconds: of the iterations so far, by the wall clock.
+        seconds: of the iterations so far, by the budget's clock.
         cpu_seconds: of the same, of all threads of this process together.
         stalls: seconds of the wall clock that do not count, see :data:`STALL_FACTOR`.
         iterations: so far.

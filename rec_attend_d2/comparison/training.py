@@ -19,7 +19,9 @@ from torch.utils.data import DataLoader
 from ..benchmark.batches import is_of_this_project
 from ..benchmark.training_memory import resident_bytes
 from ..engine import Trainer
+from ..engine.early_stopping import EarlyStopping
 from ..engine.hooks import PicturesHook
+from ..engine.validation import ValidationLossHook
 from .budget import BudgetLRScheduler, Spent, Stopwatch
 from .files import read_json, write_json
 from .models import DetectorMapper
@@ -37,7 +39,7 @@ CURVE = "curve.json"
 # Written in turn, so that one of them is always whole.
 _STATES = ("state_a", "state_b")
 # What they do is done by the loop, outside the time that counts.
-_REPLACED = (BestCheckpointer, EvalHook, PeriodicCheckpointer, PicturesHook)
+_REPLACED = (BestCheckpointer, EarlyStopping, EvalHook, PeriodicCheckpointer, PicturesHook, ValidationLossHook)
 
 Evaluate = Callable[[nn.Module], dict[str, Any]]
 """From a model to what is kept of it in the learning curve."""
@@ -91,10 +93,11 @@ class _Budgeted(DefaultTrainer):
         if self.cfg.MODEL.DEVICE.startswith("cuda"):
             torch.cuda.synchronize()
         wall, cpu = self._stopwatch.stop()
-        self.spent.seconds += wall
+        seconds = cpu if self.spent.budget.clock == "cpu" else wall
+        self.spent.seconds += seconds
         self.spent.cpu_seconds += cpu
         self.spent.iterations += 1
-        return wall
+        return seconds
 
     def pace(self) -> float:
         """Seconds per iteration, from the first ones; the trainer is of no use afterwards."""

@@ -24,7 +24,13 @@ def test_share_and_words():
     assert Budget(minutes=2).expected_iterations(0.5) == 240
     assert Budget(minutes=2).expected_iterations(1000) == 1
     assert Budget(minutes=1.5).describe() == "1.5 minutes of training iterations"
+    assert Budget(minutes=1.5, clock="cpu").describe() == "1.5 CPU minutes of training iterations"
     assert Budget(iterations=7).describe() == "7 iterations"
+
+
+def test_an_unknown_clock_is_refused():
+    with pytest.raises(ValueError, match="wall, cpu"):
+        Budget(minutes=1, clock="sun")
 
 
 def test_steps_and_warm_up_fit_the_budget():

@@ -173,3 +173,14 @@ def test_json_files_are_whole_and_plain(tmp_path):
     path.write_text("{")
     with pytest.raises(ComparisonError, match=r"a\.json can't be read as json"):
         read_json(path)
+
+
+@pytest.mark.parametrize("clock", ["wall", "cpu"])
+def test_the_budgets_clock_counts(make_spec, tmp_path, monkeypatch, clock: str):
+    monkeypatch.setattr(training.Stopwatch, "stop", lambda self: (0.5, 2.0))
+    spec = make_spec("ours", budget={"minutes": 0.1, "clock": clock})
+    write_json(tmp_path / worker.PACE, {"seconds_per_iteration": 1.0})
+    worker.train(spec, tmp_path)
+    spent = read_json(tmp_path / worker.TRAINING)
+    assert spent["iterations"] == {"wall": 12, "cpu": 3}[clock]
+    assert spent["seconds"] == 6 and spent["cpu_seconds"] == 2.0 * spent["iterations"]
