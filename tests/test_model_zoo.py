@@ -41,3 +41,15 @@ def test_a_training_is_described_by_its_folder(tool, tmp_path):
     assert (entry["iterations"], entry["batch"], entry["input"]) == (40, 5, "32 x 48")
     assert entry["training_minutes"] == pytest.approx(39 * 3 / 60, abs=0.06)
     assert entry["metrics"] == {"counting": {"SBD": 0.5}}
+
+
+def test_seeds_of_one_recipe_are_summed_up(tool):
+    def entry(command: str, sbd: float) -> dict:
+        counting = {"SBD": sbd, "abs_DiC": 0.25, "count_accuracy": 0.5, "FBD": 0.75}
+        return {"command": command, "metrics": {"counting": counting}}
+
+    others = {"alone": entry("train.py A SEED 1", 0.1), "no seed": entry("train.py B", 0.2)}
+    assert tool.render_seeds(others) == ""
+    text = tool.render_seeds({**others, "x": entry("train.py B SEED 1", 0.8), "y": entry("train.py B SEED 12", 0.9)})
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    assert rows[2:] == [["`train.py B`", "2", "0.850 ± 0.071", "0.250 ± 0.000", "0.500 ± 0.000", "0.750 ± 0.000"]]

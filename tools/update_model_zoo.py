@@ -10,6 +10,9 @@ results of tools/run_ablation.py, which stand there too, make tables of their ow
 import argparse
 import json
 import os
+import re
+import statistics
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -68,8 +71,27 @@ def read_results(ablations: bool) -> dict[str, dict]:
     return {name: entry for name, entry in entries.items() if ("variants" in entry) == ablations}
 
 
+def render_seeds(trainings: Mapping[str, dict]) -> str:
+    """Mean and standard deviation of trainings that differ in nothing but their SEED; empty where there are none."""
+    groups: dict[str, list[dict]] = {}
+    for entry in trainings.values():
+        if "SEED" in entry["command"].split():
+            groups.setdefault(re.sub(r" SEED \d+", "", entry["command"]), []).append(entry["metrics"]["counting"])
+    rows = []
+    for command, results in groups.items():
+        if len(results) > 1:
+            values = [[result[key] for result in results] for key in ABLATION_COLUMNS.values()]
+            spread = [f"{statistics.mean(v):.3f} ± {statistics.stdev(v):.3f}" for v in values]
+            rows.append([f"`{command}`", str(len(results)), *spread])
+    if not rows:
+        return ""
+    headers = ["recipe", "seeds", *ABLATION_COLUMNS]
+    table = tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+    return f"Mean and standard deviation over seeds:\n\n{table}\n\n"
+
+
 def render() -> str:
-    """The table and the commands, from docs/results/."""
+    """The tables and the commands, from docs/results/."""
     trainings = read_results(ablations=False)
     rows, commands = [], []
     for name, entry in trainings.items():
@@ -81,7 +103,8 @@ def render() -> str:
         notes = f" {entry['note']}" if entry["note"] else ""
         commands.append(f"* {name} ({entry['machine']}).{notes}\n\n      {entry['command']}\n")
     headers = ["training", "input", "iterations x batch", "time", *COLUMNS]
-    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True) + "\n\n" + "\n".join(commands)
+    table = tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+    return f"{table}\n\n{render_seeds(trainings)}" + "\n".join(commands)
 
 
 def _beside_base(figure: float | None, base: float | None) -> str:
