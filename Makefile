@@ -23,7 +23,7 @@ INSTALL := "$(ACTIVE)" tools/install_environment.py
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test lint types clean
+.PHONY: help environment demo test docs lint types clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,9 @@ demo: environment ## generate a small data set, train on it, evaluate and draw (
 
 test: environment ## run the tests
 	"$(PY)" -m pytest tests -q $(PYTEST_ARGS)
+
+docs: environment ## render the docstrings to a web site in build/docs
+	"$(PY)" tools/build_docs.py
 
 lint: environment ## check style and formatting with ruff
 	"$(PY)" -m ruff check .

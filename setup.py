@@ -58,8 +58,13 @@ install_requires = [
 ]
 
 extras_require = {
-    # pytest-xdist: `make test PYTEST_ARGS="-n 2"`.
-    "dev": ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "mypy>=1.11", "cityscapesscripts>=2.2"],
+    # pytest-xdist: `make test PYTEST_ARGS="-n 2"`. nbclient runs docs/tutorial.ipynb in a test, with ipykernel.
+    "dev": [
+        *("pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "mypy>=1.11", "cityscapesscripts>=2.2"),
+        *("nbclient>=0.10", "ipykernel>=6"),
+    ],
+    # `make docs`.
+    "docs": ["pdoc>=15"],
     # The Cityscapes data set and its evaluation, on the public scripts of its makers.
     "cityscapes": ["cityscapesscripts>=2.2"],
 }
