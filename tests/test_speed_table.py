@@ -1,0 +1,73 @@
+"""README's table of speed is the one that docs/speed/ holds."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from rec_attend_d2.benchmark.report import read_report
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def tool():
+    """tools/update_speed_table.py as a module."""
+    path = ROOT / "tools" / "update_speed_table.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+@pytest.fixture
+def content() -> dict:
+    """A report of round figures."""
+
+    def row(run: str, batch: int, seconds: float, **more) -> dict:
+        return {"run": run, "batch": batch, "seconds": {"median": seconds}, "flops": 50e9 * seconds, **more}
+
+    return {
+        "command": "the command",
+        "environment": {"cpu_name": "a CPU", "threads": 2, "torch": "9"},
+        "peak": {"512": 80e9, "1024": 100e9},
+        "rows": [
+            row("training step", 5, 3.02, memory={"peak": 3.35e9, "increase": 2.5e9}),
+            row("inference, all steps", 1, 0.43),
+            row("inference, 5 objects, then stop", 1, 0.1),
+        ],
+        "startup": {
+            "import rec_attend_d2": {"median": 2.0},
+            "train_net.py to the first step": {"median": 12.5},
+            "its end": {"median": 16.0},
+        },
+        "postprocessing": {"large": {"median": 0.25}},
+    }
+
+
+def test_own_figures_stand_beside_the_originals(tool, content: dict):
+    text = tool.render(content)
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    assert cells[2:] == [
+        ["training step, batch 5", "15.1 s", "3.02 s", "5.0", "50 %"],
+        ["its peak memory", "6.7 GB", "3.35 GB", "2.0", ""],
+        ["... over the idle process", "", "2.5 GB", "", ""],
+        ["inference, all steps, batch 1", "0.86 s", "0.43 s", "2.0", "50 %"],
+        ["inference, 5 objects, then stop, batch 1", "", "0.1 s", "", "50 %"],
+        ["import rec_attend_d2", "", "2 s", "", ""],
+        ["train_net.py to the first step", "100 s", "12.5 s", "8.0", ""],
+        ["... and to that step's end", "", "16 s", "", ""],
+        ["post-processing, large", "", "0.25 s", "", ""],
+    ]
+    assert text.startswith("a CPU, 2 threads, 100 GFLOP/s") and "    the command\n" in text
+
+
+def test_the_page_is_up_to_date(tool):
+    page = (ROOT / "README.md").read_text()
+    assert f"{tool.BEGIN}\n{tool.render(read_report(tool.REPORT))}\n{tool.END}" in page

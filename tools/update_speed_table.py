@@ -1,0 +1,79 @@
+#!/usr/bin/env python
+"""Write README's table of speed from a report of tools/benchmark_speed.py.
+
+    python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1,5 --objects 5 --threads 2 \
+        --startup --postprocessing --output docs/speed/cvppp.json
+    python tools/update_speed_table.py [--report docs/speed/cvppp.json]
+"""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+from update_model_zoo import replace_between
+
+from rec_attend_d2.benchmark import report
+
+ROOT = Path(__file__).resolve().parents[1]
+REPORT = ROOT / "docs" / "speed" / "cvppp.json"
+BEGIN = "<!-- speed: tools/update_speed_table.py -->"
+END = "<!-- end of speed -->"
+
+# What the original code took with the same recipe (224 x 224, 21 steps, float32) on two CPU cores: seconds by run and
+# batch size, to the first training step, and the peak memory of training with batch 5 in bytes.
+ORIGINAL_SECONDS = {("training step", 5): 15.1, ("inference, all steps", 1): 0.86, ("inference, all steps", 5): 4.0}
+ORIGINAL_START = 100.0
+ORIGINAL_PEAK = 6.7e9
+FIRST_STEP, FIRST_STEP_END = "train_net.py to the first step", "its end"
+
+
+def _line(what: str, original: float | None, own: float, unit: str, share: str = "") -> dict[str, str]:
+    return {
+        "": what,
+        "original": f"{original:.3g} {unit}" if original else "",
+        "this project": f"{own:.3g} {unit}",
+        "times less": f"{original / own:.1f}" if original else "",
+        "share of the machine's peak": share,
+    }
+
+
+def render(content: Mapping[str, Any]) -> str:
+    """README's table of a report, with the machine and the command that measured it."""
+    peak = report.peak_rate(content)
+    lines = []
+    for row in content["rows"]:
+        name, seconds = f"{row['run']}, batch {row['batch']}", row["seconds"]["median"]
+        share = f"{100 * row['flops'] / seconds / peak:.0f} %"
+        lines.append(_line(name, ORIGINAL_SECONDS.get((row["run"], row["batch"])), seconds, "s", share))
+        if "memory" in row and row["batch"] == 5:
+            memory = row["memory"]
+            lines.append(_line("its peak memory", ORIGINAL_PEAK / 1e9, memory["peak"] / 1e9, "GB"))
+            lines.append(_line("... over the idle process", None, memory["increase"] / 1e9, "GB"))
+    for name, timing in content.get("startup", {}).items():
+        words = "... and to that step's end" if name == FIRST_STEP_END else name
+        lines.append(_line(words, ORIGINAL_START if name == FIRST_STEP else None, timing["median"], "s"))
+    for name, timing in content.get("postprocessing", {}).items():
+        lines.append(_line(f"post-processing, {name}", None, timing["median"], "s"))
+    environment = content["environment"]
+    table = tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True)
+    return (
+        f"{environment['cpu_name']}, {environment['threads']} threads, {peak / 1e9:.0f} GFLOP/s in matrix products, "
+        f"torch {environment['torch']}:\n\n{table}\n\n    {content['command']}\n"
+    )
+
+
+def main() -> None:
+    """Write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--report", type=Path, default=REPORT, help="json of tools/benchmark_speed.py")
+    arguments = parser.parse_args()
+    page = ROOT / "README.md"
+    page.write_text(
+        replace_between(page.read_text(), BEGIN, END, f"\n{render(report.read_report(arguments.report))}\n")
+    )
+
+
+if __name__ == "__main__":
+    main()
