@@ -41,7 +41,7 @@ def sampling_filters(center: Tensor, size: Tensor, length: int, patch_length: in
     pixels = torch.arange(length, dtype=center.dtype, device=center.device)
     # Boxes up to twice the map's size; the triangle of a larger one is as wide as that.
     widest = 2 * length / patch_length
-    reach = ((size + 1) / patch_length).clamp(1, max(widest, 1))[:, None, None]
+    reach = ((size + 1) / patch_length).clamp(1.0, max(widest, 1.0))[:, None, None]
     weights = (1 - (pixels[None, :, None] - points[:, None, :]).abs() / reach).clamp(min=0)
     # What the triangle's values at whole pixels sum to, were the map endless; they do not sum to its area.
     around = torch.arange(-math.ceil(widest) - 1, math.ceil(widest) + 2, dtype=center.dtype, device=center.device)

@@ -145,7 +145,7 @@ class GlimpseLSTM(nn.Module):
         """
         places = features.flatten(2).transpose(1, 2)
         glimpse = first.flatten(1)
-        hidden = cell = features.new_zeros(len(features), self.lstm.hidden_size)
+        hidden = cell = features.new_zeros(features.shape[0], self.lstm.hidden_size)
         maps = []
         for k in range(self.glimpses):
             if self.next_glimpse is not None and k > 0:
@@ -293,7 +293,7 @@ class GlimpseLSTMBoxProposer(nn.Module):
         first, logits = self.first_glimpse(features)
         origin = None
         if self.coordinates is not None:
-            features = torch.cat([features, self.coordinates.expand(len(features), -1, -1, -1)], dim=1)
+            features = torch.cat([features, self.coordinates.expand(features.shape[0], -1, -1, -1)], dim=1)
             origin = (first[:, None] * self.coordinates).sum((2, 3))
         hidden, glimpse_maps = self.glimpse(features, first)
         proposal = decode_box_parameters(self.box(hidden), self.image_size, self.squash, hidden, glimpse_maps, origin)

@@ -90,10 +90,10 @@ class DenseBoxProposer(nn.Module):
         boxes = self._boxes(features, inputs.image_size)
         flat = logits.flatten(1)
         chosen = flat.argmax(1)
-        rows = torch.arange(len(chosen), device=chosen.device)
+        rows = torch.arange(chosen.shape[0], device=chosen.device)
         box = CenterBoxes(boxes.center[rows, chosen], boxes.size[rows, chosen])
         per_pixel = 1 / inputs.image_size[0], 1 / inputs.image_size[1]
-        zeros = box.size.new_zeros(len(chosen))
+        zeros = box.size.new_zeros(chosen.shape[0])
         hidden = torch.cat(
             [
                 features.flatten(2)[rows, :, chosen],
