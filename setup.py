@@ -57,16 +57,22 @@ install_requires = [
     "setuptools<81",
 ]
 
+# The Cityscapes data set and its evaluation, on the public scripts of its makers.
+cityscapes = ["cityscapesscripts>=2.2"]
+# tools/export_model.py --format onnx: PyTorch's exporter needs onnx and onnxscript, and onnxruntime runs the file
+# beside the original. PyTorch's own format needs none of them.
+export = ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.20"]
+
 extras_require = {
     # pytest-xdist: `make test PYTEST_ARGS="-n 2"`. nbclient runs docs/tutorial.ipynb in a test, with ipykernel.
     "dev": [
-        *("pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "mypy>=1.11", "cityscapesscripts>=2.2"),
+        *("pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "mypy>=1.11", *cityscapes, *export),
         *("nbclient>=0.10", "ipykernel>=6"),
     ],
     # `make docs`.
     "docs": ["pdoc>=15"],
-    # The Cityscapes data set and its evaluation, on the public scripts of its makers.
-    "cityscapes": ["cityscapesscripts>=2.2"],
+    "cityscapes": cityscapes,
+    "export": export,
 }
 
 setup(
