@@ -25,19 +25,21 @@ class FoldedNorm(PerStepBatchNorm):
         self.register_buffer("shift", torch.stack([shift for _, shift in rows]).detach())
         self.eval()
 
-    def scale_and_shift(self, step: int | Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`.PerStepBatchNorm.scale_and_shift`, [C] each, for a step that may be an int64 tensor []."""
-        if len(self.scale) == 1:
-            return self.scale[0], self.shift[0]
-        if isinstance(step, Tensor):
+    def slot(self, step: int | Tensor) -> int | Tensor:  # type: ignore[override]
+        """Row of time step ``step``, which may be an int64 tensor []."""
+        return 0 if len(self.scale) == 1 else step
+
+    def scale_and_shift(self, rows: int | slice | Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`.PerStepBatchNorm.scale_and_shift`, [..., C] each; a row may be an int64 tensor []."""
+        if isinstance(rows, Tensor):
             # Plain indexing would take the number out of the tensor, which a graph cannot.
-            row = step.reshape(1)
+            row = rows.reshape(1)
             return self.scale.index_select(0, row)[0], self.shift.index_select(0, row)[0]
-        return self.scale[step], self.shift[step]
+        return self.scale[rows], self.shift[rows]
 
     def forward(self, x: Tensor, step: int | Tensor) -> Tensor:
         """Normalise ``x`` [B, C, H, W]."""
-        scale, shift = self.scale_and_shift(step)
+        scale, shift = self.scale_and_shift(self.slot(step))
         return x * scale[:, None, None] + shift[:, None, None]
 
 

@@ -219,10 +219,19 @@ class StopLoopModel(_TensorModel):
     @torch.no_grad()
     def reference(self, images: Tensor) -> dict[str, Tensor]:
         """What the original model computes for ``images`` [B, 3, H, W], with zeros after its last step."""
-        extra = self.original.preprocessor(images, [])
-        sequence = self.original._infer(images, extra)
+        model = self.original
+        extra = model.preprocessor(images, [])
+        memory, going_on = model.memory.initial(images), torch.ones(len(images), dtype=torch.bool, device=images.device)
+        taken: list[MaskStep] = []
+        while len(taken) < self.steps and going_on.any():
+            result = model.take_step(StepInputs(images, memory, extra), len(taken))
+            going_on = going_on & (result.score >= model.stop_threshold)
+            result.score = result.score * going_on
+            memory = model.memory.update(memory, result.mask, extra)
+            taken.append(result)
+        sequence = model._sequence(taken)
         outputs = _sequence_outputs(sequence, extra)
         for name, empty in self._empty(images).items():
-            empty[:, : sequence.scores.shape[1]] = outputs[name]
+            empty[:, : len(taken)] = outputs[name]
             outputs[name] = empty
-        return {**outputs, "steps": torch.tensor(sequence.scores.shape[1])}
+        return {**outputs, "steps": torch.tensor(len(taken))}
