@@ -24,6 +24,11 @@ def test_the_page_is_up_to_date(tool):
     assert f"{tool.BEGIN}\n{tool.render()}\n{tool.END}" in page
 
 
+def test_the_comparisons_are_up_to_date(tool):
+    page = (ROOT / "MODEL_ZOO.md").read_text()
+    assert f"{tool.COMPARISON_BEGIN}\n{tool.render_comparisons()}\n{tool.COMPARISON_END}" in page
+
+
 def test_every_row_names_a_config_that_exists():
     results = sorted((ROOT / "docs" / "results").glob("*.json"))
     assert results

@@ -2,9 +2,11 @@
 """Add a finished training to MODEL_ZOO.md; without arguments write its tables again from docs/results/.
 
     python tools/update_model_zoo.py [--name NAME --folder OUTPUT_DIR --command COMMAND [--note NOTE]]
+    python tools/update_model_zoo.py --comparison NAME --folder FOLDER [--note NOTE]
 
 Keeps the training's results, time and settings in docs/results/NAME.json, so that no figure is typed in by hand. The
-results of tools/run_ablation.py, which stand there too, make tables of their own.
+results of tools/run_ablation.py, which stand there too, make tables of their own, and so do those of
+tools/benchmark.py, kept in docs/comparison.
 """
 
 import argparse
@@ -19,11 +21,16 @@ import torch
 from detectron2.config import CfgNode
 from tabulate import tabulate
 
+from rec_attend_d2.comparison.content import COST, QUALITY, Section, model_table
+from rec_attend_d2.comparison.figures import learning_curves
+from rec_attend_d2.comparison.report_markdown import render_section
 from rec_attend_d2.visualization.curves import read_entries
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 BEGIN, END = "<!-- table: tools/update_model_zoo.py -->\n", "<!-- end of table -->\n"
+COMPARISONS = ROOT / "docs" / "comparison"
+COMPARISON_BEGIN, COMPARISON_END = "<!-- comparisons: tools/update_model_zoo.py -->\n", "<!-- end of comparisons -->\n"
 ABLATION_BEGIN, ABLATION_END = "<!-- ablations: tools/update_model_zoo.py -->\n", "<!-- end of ablations -->\n"
 # Header of a column and where its figure stands in the results.
 COLUMNS = {
@@ -138,6 +145,52 @@ def render_ablations() -> str:
     return "\n".join(render_ablation(name, entry) for name, entry in read_results(ablations=True).items())
 
 
+def describe_comparison(folder: Path, note: str) -> dict:
+    """What MODEL_ZOO.md says of a comparison, read from its folder; figures of single images are left out."""
+    content = json.loads((folder / "comparison.json").read_text())
+    models = [
+        {
+            "name": model["name"],
+            "training": model["training"],
+            "results": {key: value for key, value in model["results"].items() if key != "images"},
+        }
+        for model in content["models"]
+    ]
+    kept = {key: content[key] for key in ("command", "environment", "train", "test")}
+    return {**kept, "note": note, "models": models}
+
+
+def render_comparison(name: str, entry: dict) -> str:
+    """Tables, learning curves and command of one comparison."""
+    environment, models = entry["environment"], entry["models"]
+    words = (
+        f"Trained on {entry['train']} on {environment['device_name']}, {environment['threads']} thread(s), from random "
+    )
+    section = Section(
+        entry["test"],
+        [words.strip()],
+        [model_table(models, QUALITY, "Quality (AP in percent)"), model_table(models, COST, "Cost")],
+    )
+    pictures = f"![Learning curves](docs/comparison/{name}_curves.png)\n\n    {entry['command']}\n"
+    return f"{render_section(section, 3)}\n\n{pictures}"
+
+
+def render_comparisons() -> str:
+    """All comparisons of docs/comparison."""
+    paths = sorted(COMPARISONS.glob("*.json"))
+    return "\n".join(render_comparison(path.stem, json.loads(path.read_text())) for path in paths)
+
+
+def keep_comparison(name: str, folder: Path, note: str) -> None:
+    """Keep the figures and the learning curves of a comparison's folder."""
+    COMPARISONS.mkdir(exist_ok=True)
+    entry = describe_comparison(folder, note)
+    (COMPARISONS / f"{name}.json").write_text(json.dumps(entry, indent=2) + "\n")
+    curves = {model["name"]: model["training"]["curve"] for model in entry["models"] if model["training"]}
+    if curves:
+        (COMPARISONS / f"{name}_curves.png").write_bytes(learning_curves(curves))
+
+
 def replace_between(text: str, begin: str, end: str, content: str) -> str:
     """``text`` with ``content`` between two markers, instead of what stood there."""
     before, after = text.split(begin)[0], text.split(end)[1]
@@ -148,7 +201,8 @@ def main() -> None:
     """Store what was given, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", help="name of the row")
-    parser.add_argument("--folder", type=Path, help="OUTPUT_DIR of the training")
+    parser.add_argument("--comparison", help="name of a comparison by tools/benchmark.py")
+    parser.add_argument("--folder", type=Path, help="OUTPUT_DIR of the training, or folder of the comparison")
     parser.add_argument("--command", help="command that trained it")
     parser.add_argument("--note", default="", help="what a reader has to know besides")
     arguments = parser.parse_args()
@@ -157,8 +211,13 @@ def main() -> None:
             parser.error("--name needs --folder and --command")
         entry = describe(arguments.folder, arguments.command, arguments.note)
         (RESULTS / f"{arguments.name}.json").write_text(json.dumps(entry, indent=2) + "\n")
+    if arguments.comparison:
+        if not arguments.folder:
+            parser.error("--comparison needs --folder.")
+        keep_comparison(arguments.comparison, arguments.folder, arguments.note)
     page = ROOT / "MODEL_ZOO.md"
     text = replace_between(page.read_text(), BEGIN, END, f"\n{render()}\n")
+    text = replace_between(text, COMPARISON_BEGIN, COMPARISON_END, f"\n{render_comparisons()}\n")
     ablations = render_ablations()
     content = f"\n{ablations}\n" if ablations else ""
     page.write_text(replace_between(text, ABLATION_BEGIN, ABLATION_END, content))

@@ -14,8 +14,9 @@ def _text(words: str) -> str:
     return words.replace("\\", "\\\\").replace("|", "\\|").replace("[", "\\[").replace("]", "\\]")
 
 
-def _section(section: Section) -> str:
-    parts = [f"## {section.title}", *map(_text, section.paragraphs)]
+def render_section(section: Section, level: int = 2) -> str:
+    """A section's text under a heading of a level; it refers to each picture as :data:`PICTURES`/NAME.png."""
+    parts = [f"{'#' * level} {section.title}", *map(_text, section.paragraphs)]
     for table in section.tables:
         rows = [[_text(cell) for cell in row] for row in table.rows]
         headers = [_text(header) for header in table.headers]
@@ -26,4 +27,4 @@ def _section(section: Section) -> str:
 
 def render_markdown(title: str, sections: Sequence[Section]) -> str:
     """The text; it refers to each picture as :data:`PICTURES`/NAME.png."""
-    return "\n\n".join([f"# {title}", *map(_section, sections)]) + "\n"
+    return "\n\n".join([f"# {title}", *map(render_section, sections)]) + "\n"
