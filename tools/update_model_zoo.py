@@ -163,9 +163,8 @@ def describe_comparison(folder: Path, note: str) -> dict:
 def render_comparison(name: str, entry: dict) -> str:
     """Tables, learning curves and command of one comparison."""
     environment, models = entry["environment"], entry["models"]
-    words = (
-        f"Trained on {entry['train']} on {environment['device_name']}, {environment['threads']} thread(s), from random "
-    )
+    where = f"{environment['device_name']}, {environment['threads']} thread(s)"
+    words = f"Trained on {entry['train']} from random weights; {where}. {entry['note']}"
     section = Section(
         entry["test"],
         [words.strip()],
