@@ -323,7 +323,9 @@ def test_the_table_tells_the_difference_to_the_base(
 ):
     zoo = import_tool("update_model_zoo")
     monkeypatch.setattr(zoo, "RESULTS", tmp_path / "docs")
-    page = "before\n" + zoo.BEGIN + zoo.END + "between\n" + zoo.ABLATION_BEGIN + zoo.ABLATION_END + "after\n"
+    monkeypatch.setattr(zoo, "COMPARISONS", tmp_path / "none")
+    page = f"before\n{zoo.BEGIN}{zoo.END}{zoo.COMPARISON_BEGIN}{zoo.COMPARISON_END}between\n"
+    page += f"{zoo.ABLATION_BEGIN}{zoo.ABLATION_END}after\n"
     monkeypatch.setattr(zoo, "ROOT", tmp_path)
     monkeypatch.setattr(sys, "argv", ["update_model_zoo.py"])
     (tmp_path / "MODEL_ZOO.md").write_text(page)
