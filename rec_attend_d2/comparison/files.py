@@ -2,10 +2,11 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from ..evaluation.label_images import written_at_once
 
 
 class ComparisonError(Exception):
@@ -23,10 +24,8 @@ def _plain(value: Any) -> Any:
 
 def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
     """Write a json file; its folder is made where there is none. An interruption leaves the old file, or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.part")
-    fresh.write_text(json.dumps(_plain(content), indent=indent) + "\n")
-    os.replace(fresh, path)
+    with written_at_once(path) as temporary:
+        temporary.write_text(json.dumps(_plain(content), indent=indent) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -35,7 +35,7 @@ from .scoring import choose_threshold, evenly_spaced, score_images, summarize_im
 from .training import CURVE, FINAL, build_trainer, peak_memory
 
 MODEL, PACE, TRAINING, RESULTS = "model.json", "pace.json", "training.json", "results.json"
-PREDICTIONS, TRAINING_PREDICTIONS = "predictions.json", "training_predictions.json"
+PREDICTIONS = "predictions.json"
 # Images on which FLOPs are counted.
 FLOP_IMAGES = 5
 # Of all results, what the learning curve keeps.
@@ -143,7 +143,6 @@ def evaluate(spec: ModelSpec, folder: Path) -> None:
     memory = peak_memory(cfg.MODEL.DEVICE)
     training = judge.on_training(model)
     write_json(folder / PREDICTIONS, test.flat(), indent=None)
-    write_json(folder / TRAINING_PREDICTIONS, training.flat(), indent=None)
     threshold, images, metrics = judge.summarize(training, test)
     content: dict[str, Any] = {
         "meta_architecture": cfg.MODEL.META_ARCHITECTURE,

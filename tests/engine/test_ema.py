@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
@@ -87,27 +85,6 @@ def test_the_average_of_our_models_is_a_model_of_its_own(stage):
 # ---------------------------------------------------------------- trainings
 
 
-def write_data(folder: Path) -> tuple[Path, Path]:
-    """A COCO data set of three pictures with one or two bright rectangles."""
-    images = folder / "images"
-    images.mkdir()
-    entries, annotations = [], []
-    for number in range(3):
-        picture = np.full((32, 48, 3), 30, np.uint8)
-        entries.append({"id": number, "file_name": f"{number}.png", "height": 32, "width": 48})
-        for left in (4, 26)[: 1 + number % 2]:
-            top, width, height = 5 + 3 * number, 14, 12
-            picture[top : top + height, left : left + width] = 180
-            corners = [left, top, left + width, top, left + width, top + height, left, top + height]
-            annotation = {"id": len(annotations) + 1, "image_id": number, "category_id": 1, "iscrowd": 0}
-            box = {"bbox": [left, top, width, height], "area": width * height, "segmentation": [corners]}
-            annotations.append({**annotation, **box})
-        cv2.imwrite(str(images / f"{number}.png"), picture)
-    content = {"images": entries, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
-    (folder / "data.json").write_text(json.dumps(content))
-    return folder / "data.json", images
-
-
 class RecordingTrainer(Trainer):
     """Keeps the weights of every evaluation."""
 
@@ -120,11 +97,10 @@ class RecordingTrainer(Trainer):
 
 
 @pytest.fixture(scope="module")
-def cfg(tmp_path_factory) -> Iterator[CfgNode]:
+def cfg(picture_files) -> Iterator[CfgNode]:
     """Stage C on data of our own, four iterations."""
-    json_file, images = write_data(tmp_path_factory.mktemp("data"))
     cfg = load_config(str(QUICK / "stage_c.yaml"), ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""])
-    cfg.DATASETS.COCO_FILES = [["ema_pictures", str(json_file), str(images)]]
+    cfg.DATASETS.COCO_FILES = [["ema_pictures", *map(str, picture_files)]]
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ("ema_pictures",)
     solver = cfg.SOLVER
     solver.OPTIMIZER, solver.WEIGHT_DECAY, solver.EMA_DECAY, solver.BASE_LR = "AdamW", 0.05, 0.9, 0.01
