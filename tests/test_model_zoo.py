@@ -40,11 +40,13 @@ def test_every_row_names_a_config_that_exists():
 def test_a_training_is_described_by_its_folder(tool, tmp_path):
     settings = {"SOLVER": {"MAX_ITER": 40, "IMS_PER_BATCH": 5}, "INPUT": {"IMAGE_SIZE": [32, 48]}}
     (tmp_path / "config.yaml").write_text(json.dumps(settings))
-    (tmp_path / "metrics.json").write_text(json.dumps({"iteration": 39, "time": 3.0}))
+    lines = [{"iteration": 19, "time": 3.0, "max_mem_mb": 900.4}, {"iteration": 39, "time": 3.0, "max_mem_mb": 950.4}]
+    (tmp_path / "metrics.json").write_text("\n".join(map(json.dumps, lines)))
     (tmp_path / "metrics_final.json").write_text(json.dumps({"counting": {"SBD": 0.5}}))
     entry = tool.describe(tmp_path, "the command", "a note")
     assert (entry["iterations"], entry["batch"], entry["input"]) == (40, 5, "32 x 48")
     assert entry["training_minutes"] == pytest.approx(39 * 3 / 60, abs=0.06)
+    assert entry["peak_memory_mb"] == 950
     assert entry["metrics"] == {"counting": {"SBD": 0.5}}
 
 

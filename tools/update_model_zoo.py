@@ -59,13 +59,16 @@ def machine() -> str:
 def describe(folder: Path, command: str, note: str) -> dict:
     """Everything MODEL_ZOO.md says of a training, read from its OUTPUT_DIR."""
     cfg = CfgNode.load_yaml_with_base(str(folder / "config.yaml"), allow_unsafe=False)
-    hours = read_entries(folder / "metrics.json")[-1][0]
+    entries = read_entries(folder / "metrics.json")
+    hours = entries[-1][0]
+    memory = [entry["max_mem_mb"] for _, entry in entries if "max_mem_mb" in entry]
     return {
         "command": command,
         "iterations": cfg["SOLVER"]["MAX_ITER"],
         "batch": cfg["SOLVER"]["IMS_PER_BATCH"],
         "input": "{} x {}".format(*cfg["INPUT"]["IMAGE_SIZE"]),
         "training_minutes": round(60 * hours, 1),
+        "peak_memory_mb": round(max(memory)) if memory else None,
         "machine": machine(),
         "note": note,
         "metrics": json.loads((folder / "metrics_final.json").read_text()),
@@ -106,10 +109,12 @@ def render() -> str:
         shown = ["" if figure is None else f"{figure:.3g}" for figure in figures]
         schedule = f"{entry['iterations']} x {entry['batch']}"
         link = f"[{name}](docs/results/{name}.json)"
-        rows.append([link, entry["input"], schedule, f"{entry['training_minutes']:.0f} min", *shown])
+        memory = entry.get("peak_memory_mb")  # trainings of older versions do not say
+        cost = [f"{entry['training_minutes']:.0f} min", f"{memory} MB" if memory else ""]
+        rows.append([link, entry["input"], schedule, *cost, *shown])
         notes = f" {entry['note']}" if entry["note"] else ""
         commands.append(f"* {name} ({entry['machine']}).{notes}\n\n      {entry['command']}\n")
-    headers = ["training", "input", "iterations x batch", "time", *COLUMNS]
+    headers = ["training", "input", "iterations x batch", "time", "memory", *COLUMNS]
     table = tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
     return f"{table}\n\n{render_seeds(trainings)}" + "\n".join(commands)
 

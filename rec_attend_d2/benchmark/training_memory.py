@@ -9,7 +9,6 @@ prints a json line with the fields of :class:`TrainingMemory`; the CPU threads a
 
 import dataclasses
 import json
-import resource
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 
+from ..process_memory import resident_bytes
 from .processes import last_line
 from .runs import TrainingStep, build_random_model
 
@@ -41,18 +41,6 @@ class TrainingMemory:
     def increase(self) -> int:
         """Peak over idle."""
         return self.peak - self.idle
-
-
-def resident_bytes() -> tuple[int, int]:
-    """Present and largest resident memory of this process."""
-    status = Path("/proc/self/status")
-    if not status.is_file():  # not Linux; ru_maxrss is in bytes on macOS, and there is no present value
-        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return largest, largest
-    # Not ru_maxrss, which on Linux a process inherits from the one that started it.
-    fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    present, largest = (1024 * int(fields[name].split()[0]) for name in ("VmRSS", "VmHWM"))
-    return present, largest
 
 
 def _on_cpu(step: TrainingStep, steps: int) -> TrainingMemory:

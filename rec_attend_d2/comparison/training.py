@@ -17,11 +17,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..benchmark.batches import is_of_this_project
-from ..benchmark.training_memory import resident_bytes
 from ..engine import Trainer
 from ..engine.early_stopping import EarlyStopping
 from ..engine.hooks import PicturesHook
 from ..engine.validation import ValidationLossHook
+from ..process_memory import peak_memory
 from .budget import BudgetLRScheduler, Spent, Stopwatch
 from .files import read_json, write_json
 from .models import DetectorMapper
@@ -43,11 +43,6 @@ _REPLACED = (BestCheckpointer, EarlyStopping, EvalHook, PeriodicCheckpointer, Pi
 
 Evaluate = Callable[[nn.Module], dict[str, Any]]
 """From a model to what is kept of it in the learning curve."""
-
-
-def peak_memory(device: str) -> int:
-    """Largest memory so far in bytes: of this process on a CPU, of the tensors on CUDA."""
-    return torch.cuda.max_memory_allocated() if torch.device(device).type == "cuda" else resident_bytes()[1]
 
 
 class _Budgeted(DefaultTrainer):

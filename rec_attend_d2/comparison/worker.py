@@ -27,12 +27,13 @@ from ..benchmark.suite import Effort, timing_row
 from ..benchmark.timing import Timing
 from ..checkpoint import load_weights
 from ..evaluation.coco_evaluator import load_truth
+from ..process_memory import peak_memory
 from .budget import Spent, fit_schedule
 from .files import ComparisonError, read_json, write_json
 from .models import ModelSpec, inference_mapper
 from .predictions import Predictions, predict
 from .scoring import choose_threshold, evenly_spaced, score_images, summarize_images
-from .training import CURVE, FINAL, build_trainer, peak_memory
+from .training import CURVE, FINAL, build_trainer
 
 MODEL, PACE, TRAINING, RESULTS = "model.json", "pace.json", "training.json", "results.json"
 PREDICTIONS = "predictions.json"

@@ -12,6 +12,8 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..modeling import RecAttendPreprocessor, RecurrentModel
+from ..modeling.image_model import STATISTICS_PERIOD
+from ..process_memory import peak_memory
 from ..random_numbers import derive_seed, seed_all
 from ..visualization.maps import draw_maps
 from ..visualization.steps import draw_sequence, seen_image
@@ -61,6 +63,26 @@ class ScheduledSamplingHook(HookBase):
         for name, step in (("first", 0), ("last", self._last_step)):
             self.trainer.storage.put_scalar(f"sampling/box_{name}_step", self._sampling.box_probability(step))
             self.trainer.storage.put_scalar(f"sampling/mask_{name}_step", self._sampling.mask_probability(step))
+
+
+class MemoryHook(HookBase):
+    """Logs ``max_mem_mb``, the largest memory so far (see :func:`peak_memory`), evaluations included.
+
+    Detectron2 prints that of CUDA alone, and logs none.
+    """
+
+    def __init__(self, device: str):
+        """
+        Args:
+            device: MODEL.DEVICE.
+        """
+        self._device = device
+
+    def after_step(self) -> None:
+        """Log it every 20 iterations, and after the last one."""
+        iteration = self.trainer.iter
+        if iteration % STATISTICS_PERIOD == 0 or iteration + 1 >= self.trainer.max_iter:
+            self.trainer.storage.put_scalar("max_mem_mb", peak_memory(self._device) / 2**20, smoothing_hint=False)
 
 
 class ResumableBestCheckpointer(BestCheckpointer):

@@ -25,7 +25,7 @@ from .accumulation import accumulating, read_batches
 from .checkpointer import SafeCheckpointer
 from .early_stopping import EarlyStopping, TrainingStopped, read_patience
 from .ema import AverageHook, build_average, read_ema_decay
-from .hooks import PicturesHook, ResumableBestCheckpointer, ScheduledSamplingHook, SeedHook, unwrap
+from .hooks import MemoryHook, PicturesHook, ResumableBestCheckpointer, ScheduledSamplingHook, SeedHook, unwrap
 from .optimization import build_lr_scheduler, build_optimizer
 from .validation import ValidationBatches, ValidationLossHook
 from .watchdog import WatchdogHook, explain_infinite_loss
@@ -169,7 +169,7 @@ class Trainer(DefaultTrainer):
             example = next(iter(self.build_test_loader(self.cfg, self.cfg.DATASETS.TEST[0])))[0]
             added.append(PicturesHook(self._tested_model, example, period))
             added.append(ValidationLossHook(self._tested_model, ValidationBatches(self.cfg), period))
-        return added
+        return [*added, MemoryHook(self.cfg.MODEL.DEVICE)]
 
 
 def evaluate(cfg: CfgNode, weights: str) -> OrderedDict:
