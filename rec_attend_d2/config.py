@@ -305,6 +305,11 @@ def _add_test_config(node: CN) -> None:
     # Largest number of steps; 0 = TIME_STEPS. Training knows nothing of it: with NORM "shared" or "group" the model
     # may find more objects than any training image has.
     node.TEST.MAX_STEPS = 0
+    # Compile a step by torch.compile at the first images: pays where one image at a time is inferred, many times.
+    node.TEST.COMPILE = False
+    # Networks run in this precision at inference, as torch.autocast chooses: "bfloat16" or "float16" (CUDA); "" =
+    # float32. Training has Detectron2's SOLVER.AMP.
+    node.TEST.AUTOCAST = ""
     # Steps with a smaller score are no instances; 0 keeps all.
     node.TEST.SCORE_THRESHOLD = 0.5
     # A pixel belongs to an instance where score times soft mask (StrongestMask: the soft mask) is above this.

@@ -33,11 +33,13 @@ def few_plants(datasets_root, tmp_path) -> list[str]:
     return ["DATASETS.COCO_FILES", str(files), "DATASETS.TEST", "('few_plants',)"]
 
 
-def test_rosettes(run_tool, few_plants, tmp_path):
+@pytest.mark.parametrize("precision", ["", "bfloat16"])
+def test_rosettes(run_tool, few_plants, tmp_path, precision: str):
     path = WEIGHTS / "rosettes_fast.pth"
     done = run_tool(
         *("train_net", "--config-file", WEIGHTS / "rosettes_fast.yaml", "--eval-only"),
         *("MODEL.WEIGHTS", path, "OUTPUT_DIR", tmp_path / "out", *few_plants),
+        *("MODEL.REC_ATTEND.TEST.AUTOCAST", precision),
     )
     assert done.returncode == 0, done.stderr
     counting = json.loads((tmp_path / "out" / "metrics_final.json").read_text())["counting"]

@@ -3,7 +3,9 @@
 
     python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1,5 --objects 5 --threads 2 \
         --startup --postprocessing --output docs/speed/cvppp.json
-    python tools/update_speed_table.py [--report docs/speed/cvppp.json]
+    python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1 --objects 5 --threads 2 \
+        --output docs/speed/cvppp_compiled.json MODEL.REC_ATTEND.TEST.COMPILE True
+    python tools/update_speed_table.py [--report docs/speed/cvppp.json] [--compiled docs/speed/cvppp_compiled.json]
 """
 
 import argparse
@@ -15,9 +17,11 @@ from tabulate import tabulate
 from update_model_zoo import replace_between
 
 from rec_attend_d2.benchmark import report
+from rec_attend_d2.benchmark.suite import TRAINING, UNROLL
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "docs" / "speed" / "cvppp.json"
+COMPILED = ROOT / "docs" / "speed" / "cvppp_compiled.json"
 BEGIN = "<!-- speed: tools/update_speed_table.py -->"
 END = "<!-- end of speed -->"
 
@@ -39,18 +43,36 @@ def _line(what: str, original: float | None, own: float, unit: str, share: str =
     }
 
 
-def render(content: Mapping[str, Any]) -> str:
-    """README's table of a report, with the machine and the command that measured it."""
+def _share(row: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    return f"{100 * row['flops'] / row['seconds']['median'] / report.peak_rate(content):.0f} %"
+
+
+def _compiled_lines(content: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Inference with compiled steps; what only runs without is left out."""
+    lines = []
+    for row in content["rows"]:
+        if row["run"] in (TRAINING, UNROLL):
+            continue
+        name = f"{row['run']}, batch {row['batch']}, compiled"
+        original = ORIGINAL_SECONDS.get((row["run"], row["batch"]))
+        lines.append(_line(name, original, row["seconds"]["median"], "s", _share(row, content)))
+        lines.append(_line("... its first run, which compiles", None, row["first_seconds"], "s"))
+    return lines
+
+
+def render(content: Mapping[str, Any], compiled: Mapping[str, Any]) -> str:
+    """README's table of a report and of one with TEST.COMPILE, with the machine and the commands that measured them."""
     peak = report.peak_rate(content)
     lines = []
     for row in content["rows"]:
         name, seconds = f"{row['run']}, batch {row['batch']}", row["seconds"]["median"]
-        share = f"{100 * row['flops'] / seconds / peak:.0f} %"
-        lines.append(_line(name, ORIGINAL_SECONDS.get((row["run"], row["batch"])), seconds, "s", share))
+        original = ORIGINAL_SECONDS.get((row["run"], row["batch"]))
+        lines.append(_line(name, original, seconds, "s", _share(row, content)))
         if "memory" in row and row["batch"] == 5:
             memory = row["memory"]
             lines.append(_line("its peak memory", ORIGINAL_PEAK / 1e9, memory["peak"] / 1e9, "GB"))
             lines.append(_line("... over the idle process", None, memory["increase"] / 1e9, "GB"))
+    lines += _compiled_lines(compiled)
     for name, timing in content.get("startup", {}).items():
         words = "... and to that step's end" if name == FIRST_STEP_END else name
         lines.append(_line(words, ORIGINAL_START if name == FIRST_STEP else None, timing["median"], "s"))
@@ -60,7 +82,7 @@ def render(content: Mapping[str, Any]) -> str:
     table = tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True)
     return (
         f"{environment['cpu_name']}, {environment['threads']} threads, {peak / 1e9:.0f} GFLOP/s in matrix products, "
-        f"torch {environment['torch']}:\n\n{table}\n\n    {content['command']}\n"
+        f"torch {environment['torch']}:\n\n{table}\n\n    {content['command']}\n    {compiled['command']}\n"
     )
 
 
@@ -68,11 +90,11 @@ def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", type=Path, default=REPORT, help="json of tools/benchmark_speed.py")
+    parser.add_argument("--compiled", type=Path, default=COMPILED, help="the same with TEST.COMPILE")
     arguments = parser.parse_args()
     page = ROOT / "README.md"
-    page.write_text(
-        replace_between(page.read_text(), BEGIN, END, f"\n{render(report.read_report(arguments.report))}\n")
-    )
+    text = render(report.read_report(arguments.report), report.read_report(arguments.compiled))
+    page.write_text(replace_between(page.read_text(), BEGIN, END, f"\n{text}\n"))
 
 
 if __name__ == "__main__":

@@ -124,10 +124,19 @@ class Unroll(Inference):
 
 
 class StepCounter:
-    """Number of time steps in the last call of a model."""
+    """Number of time steps in the last call of a model.
 
-    def __init__(self) -> None:
-        self.steps = 0
+    Attributes:
+        taken: the number as a tensor: a number that changes would have every compiled step compiled anew.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.taken = torch.zeros((), dtype=torch.long, device=device)
+
+    @property
+    def steps(self) -> int:
+        """The number."""
+        return int(self.taken)
 
 
 def _scorer(model: RecurrentModel) -> nn.Module:
@@ -141,15 +150,15 @@ def known_scores(model: RecurrentModel, objects: int) -> Iterator[StepCounter]:
 
     The scorer computes as ever, only its result is replaced. Yields the number of steps of the last call.
     """
-    counter = StepCounter()
+    counter = StepCounter(model.device)
 
     def restart(module: nn.Module, arguments: Any) -> None:
-        counter.steps = 0
+        counter.taken.zero_()
 
     def replace(module: nn.Module, arguments: Any, output: Any) -> Any:
-        counter.steps += 1
+        counter.taken.add_(1)
         score, *rest = output if isinstance(output, tuple) else (output,)
-        known = torch.full_like(score, 1.0 if counter.steps <= objects else 0.0)
+        known = torch.ones_like(score) * (counter.taken <= objects)
         return (known, *rest) if rest else known
 
     handles = [model.register_forward_pre_hook(restart), _scorer(model).register_forward_hook(replace)]

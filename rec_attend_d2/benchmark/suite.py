@@ -1,6 +1,7 @@
 """All measurements of one config, as rows that a json file can hold.
 
 A row has ``run`` and ``batch`` (its name and the images per run), ``seconds`` (median, q1, q3, repeats),
+``first_seconds`` (of the very first run, which compiles where the config says so),
 ``images_per_second``, ``flops``, ``phases`` (median own seconds by name) and, where they apply, ``steps`` (time steps),
 ``instances`` (found per image) and ``memory`` (peak, idle, increase; bytes).
 """
@@ -72,13 +73,17 @@ def memory_row(memory: TrainingMemory) -> dict[str, int]:
 
 def _row(name: str, images: int, run: Callable, probes: Sequence[Probe], device: str, effort: Effort) -> dict[str, Any]:
     stopwatch = stopwatch_for(device)
+    first = measure(run, stopwatch, repeats=1, warmup=0).median
     timing = measure(run, stopwatch, effort.repeats, effort.warmup)
+    with torch.compiler.set_stance("force_eager"):  # what is compiled cannot be counted
+        flops = count_flops(run)
     return {
         "run": name,
         "batch": images,
         "seconds": timing_row(timing),
+        "first_seconds": first,
         "images_per_second": images / timing.median,
-        "flops": count_flops(run),
+        "flops": flops,
         # Already warm.
         "phases": profile(run, probes, stopwatch, effort.repeats, warmup=0),
     }
@@ -127,7 +132,9 @@ def inference_rows(
                 counter = stack.enter_context(known_scores(model, count))
             if isinstance(model, RecAttend):
                 stack.enter_context(stopping(model, early))
-            row = _row(name, images, run, model_probes(model), cfg.MODEL.DEVICE, effort)
+            # Compiled steps have no parts left whose time could be taken.
+            whole = isinstance(model, RecAttend) and model.compile_steps and not isinstance(run, Unroll)
+            row = _row(name, images, run, [] if whole else model_probes(model), cfg.MODEL.DEVICE, effort)
         if counter is not None and expected:
             check_steps(model, counter.steps, expected, run)
             row["steps"] = expected

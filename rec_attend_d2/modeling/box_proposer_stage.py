@@ -96,12 +96,13 @@ class RecAttendBoxProposer(RecurrentModel):
 
     def _instances(self, found: BoxSequence, index: int, extra: ExtraMaps, entry: dict) -> Instances:
         original_size = self.original_size(entry)
-        keep = found.scores >= self.score_threshold
+        scores = found.scores.float()
+        keep = scores >= self.score_threshold
         # The proposer learns padded boxes; an object's own box is what a user of the instances expects.
         tight = unpadded_boxes(found.proposals.boxes, self.padding_ratio, self.padding_pixels)
-        boxes = Boxes(pixel_edges(tight).xyxy()[keep])
+        boxes = Boxes(pixel_edges(tight).xyxy()[keep].float())
         boxes.scale(original_size[1] / self.image_size[1], original_size[0] / self.image_size[0])
         boxes.clip(original_size)
-        result = Instances(original_size, pred_boxes=boxes, scores=found.scores[keep])
+        result = Instances(original_size, pred_boxes=boxes, scores=scores[keep])
         result.pred_classes = result.scores.new_zeros(len(result), dtype=int)
         return result[boxes.nonempty()]  # a box outside the image is clipped to nothing

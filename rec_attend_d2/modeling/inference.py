@@ -4,7 +4,10 @@ Shapes: `B` images, `H, W` network input, `t` steps of one image.
 """
 
 import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -43,6 +46,29 @@ class Found:
         )
 
 
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """Where networks run in ``precision``, of TEST.AUTOCAST; "" changes nothing.
+
+    Raises:
+        ValueError: there is no such precision, or the device has none.
+    """
+    if not precision:
+        return nullcontext()
+    known = {"bfloat16": torch.bfloat16} | ({"float16": torch.float16} if device.type == "cuda" else {})
+    if precision not in known:
+        raise ValueError(
+            f"MODEL.REC_ATTEND.TEST.AUTOCAST is '{precision}'; on {device.type} it can be one of {sorted(known)}, or "
+            "'' for float32."
+        )
+    return torch.autocast(device.type, known[precision])
+
+
+@cache
+def _compiled(take_step: Callable[..., MaskStep]) -> Callable[..., MaskStep]:
+    """Once for all models of a class: a model's own compiled method would still be the original's in a copy of it."""
+    return torch.compile(take_step)
+
+
 def take_steps(model: "RecAttend", images: Tensor, extra: ExtraMaps) -> list[list[MaskStep]]:
     """Run the model on ``images`` [B, 3, H, W] with its own predictions.
 
@@ -55,9 +81,10 @@ def take_steps(model: "RecAttend", images: Tensor, extra: ExtraMaps) -> list[lis
     inputs = StepInputs(images, model.memory.initial(images), extra)
     going = list(range(len(images)))
     steps: list[list[MaskStep]] = [[] for _ in going]
+    take_step = partial(_compiled(type(model).take_step), model) if model.compile_steps else model.take_step
     with remembered_folds():
         for number in range(model.max_steps):
-            result = model.take_step(inputs, number)
+            result = take_step(inputs, number)
             for row, image in enumerate(going):
                 steps[image].append(select(result, slice(row, row + 1)))
             # The one place where the loop waits for the device.

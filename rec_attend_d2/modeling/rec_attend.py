@@ -76,6 +76,7 @@ class RecAttend(RecurrentModel):
         stop_early: bool,
         stop_threshold: float,
         max_steps: int,
+        compile_steps: bool,
         **common,
     ):
         """
@@ -87,6 +88,7 @@ class RecAttend(RecurrentModel):
             training_mode: how training goes through the steps.
             stop_early: at inference stop at the first score below ``stop_threshold`` instead of running all steps.
             max_steps: at inference the largest number of steps.
+            compile_steps: run them compiled by torch.compile at inference.
             common: arguments of :class:`RecurrentModel`.
         """
         super().__init__(**common)
@@ -100,6 +102,7 @@ class RecAttend(RecurrentModel):
         self.stop_early = stop_early
         self.stop_threshold = stop_threshold
         self.max_steps = max_steps
+        self.compile_steps = compile_steps
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -123,6 +126,7 @@ class RecAttend(RecurrentModel):
             "stop_early": node.TEST.STOP_EARLY,
             "stop_threshold": node.TEST.SCORE_THRESHOLD,
             "max_steps": _max_steps(cfg),
+            "compile_steps": node.TEST.COMPILE,
         }
 
     def _slots(self, instances: list[Instances]) -> int:

@@ -18,6 +18,7 @@ from .attention import Attention, BilinearAttention, build_attention
 from .box_proposer import build_box_proposer
 from .criterion import CriterionOutput
 from .image_model import ImageModel
+from .inference import autocast
 from .losses import weight_decay_loss
 from .memory import MaxMemory, build_memory
 from .preprocessor import build_preprocessor
@@ -47,6 +48,7 @@ class RecurrentModel(ImageModel, ABC):
         padding_pixels: float,
         weight_decay: float,
         recompute: bool,
+        precision: str,
         **image_arguments: Any,
     ):
         """
@@ -56,6 +58,7 @@ class RecurrentModel(ImageModel, ABC):
             padding_ratio, padding_pixels: of true boxes.
             weight_decay: factor of the weight decay term of the loss.
             recompute: in training keep no activations of a step's networks, see :meth:`run_part`.
+            precision: of the networks at inference, see :func:`.inference.autocast`.
             image_arguments: of :class:`.image_model.ImageModel`.
         """
         super().__init__(**image_arguments)
@@ -70,6 +73,7 @@ class RecurrentModel(ImageModel, ABC):
         self.padding_pixels = padding_pixels
         self.weight_decay = weight_decay
         self.recompute = recompute
+        self.precision = precision
 
     @staticmethod
     def common_arguments(cfg: CfgNode) -> dict:
@@ -97,6 +101,7 @@ class RecurrentModel(ImageModel, ABC):
             "padding_pixels": node.LOSS.BOX_PADDING_PIXELS,
             "weight_decay": node.LOSS.WEIGHT_DECAY,
             "recompute": node.TRAINING.RECOMPUTE,
+            "precision": node.TEST.AUTOCAST,
             **RecurrentModel.image_arguments(cfg),
         }
 
@@ -142,8 +147,9 @@ class RecurrentModel(ImageModel, ABC):
         Returns:
             One sequence per image, as of a batch of one. Where the model stops early it ends with the low score.
         """
-        images = self.preprocess_image(batched_inputs)
-        return self._inferred_sequences(images, self.preprocessor(images, batched_inputs))
+        with autocast(self.device, self.precision):
+            images = self.preprocess_image(batched_inputs)
+            return self._inferred_sequences(images, self.preprocessor(images, batched_inputs))
 
     @abstractmethod
     def _inferred_sequences(self, images: Tensor, extra: ExtraMaps) -> list[BoxSequence]:
@@ -163,6 +169,14 @@ class RecurrentModel(ImageModel, ABC):
         output.losses["loss_weight_decay"] = weight_decay_loss(self, self.weight_decay)
         return output
 
+    def _detect(self, batched_inputs: list[dict]) -> list[dict]:
+        with autocast(self.device, self.precision):
+            images = self.preprocess_image(batched_inputs)
+            extra = self.preprocessor(images, batched_inputs)
+            results = self._infer(images, extra)
+        pairs = enumerate(zip(results, batched_inputs, strict=True))
+        return [{"instances": self._instances(found, index, extra, entry)} for index, (found, entry) in pairs]
+
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
         """Losses in training, instances otherwise.
 
@@ -173,11 +187,10 @@ class RecurrentModel(ImageModel, ABC):
         Returns:
             In training scalar losses by name; else one ``{"instances": Instances}`` per image, at its original size.
         """
+        if not self.training:
+            return self._detect(batched_inputs)
         images = self.preprocess_image(batched_inputs)
         extra = self.preprocessor(images, batched_inputs)
-        if not self.training:
-            results = zip(self._infer(images, extra), batched_inputs, strict=True)
-            return [{"instances": self._instances(found, i, extra, e)} for i, (found, e) in enumerate(results)]
         targets = self.extract_targets(batched_inputs)
         losses, statistics = self._train(batched_inputs, images, extra, targets)
         self._log_statistics(statistics)
