@@ -72,6 +72,11 @@ RUN_ELSEWHERE = {
     "python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1,5 --objects 5 "
     "--threads 2 --repeats 3 --startup --postprocessing "
     "--output docs/speed/cvppp.json": "tests/test_benchmark_speed.py",
+    "python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1 --objects 5 --threads 2 "
+    "--repeats 3 --output docs/speed/cvppp_compiled.json "
+    "MODEL.REC_ATTEND.TEST.COMPILE True": "tests/test_benchmark_speed.py",
+    "python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1 --objects 5 --threads 2 "
+    "--repeats 2 --warmup 1 --growth --output docs/speed/cvppp_growth.json": "tests/test_benchmark_speed.py",
     "python tools/benchmark.py ours=configs/Nuclei/fast.yaml "
     "mask_rcnn=configs/baselines/Nuclei/mask_rcnn_R_50_FPN.yaml --output output/compare_nuclei --minutes 20 "
     "--threads 2": "tests/test_benchmark.py",

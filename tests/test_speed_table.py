@@ -81,4 +81,16 @@ def test_own_figures_stand_beside_the_originals(tool, content: dict, compiled: d
 def test_the_page_is_up_to_date(tool):
     page = (ROOT / "README.md").read_text()
     text = tool.render(read_report(tool.REPORT), read_report(tool.COMPILED))
-    assert f"{tool.BEGIN}\n{text}\n{tool.END}" in page
+    assert f"{tool.BEGIN}\n{text}\n{tool.render_growth(read_report(tool.GROWTH))}\n{tool.END}" in page
+
+
+def test_exponents_stand_beside_each_other(tool):
+    def series(first: int, last: int, exponent: float) -> dict:
+        return {"rows": [{"size": first}, {"size": last}], "exponents": {"training step": exponent}}
+
+    growth = {"time steps": series(5, 40, 0.98), "pixels": series(100, 900, 0.4)}
+    text = tool.render_growth({"command": "the command", "rows": [{"batch": 2}], "growth": growth})
+    assert text.startswith("Growth, fitted to time steps from 5 to 40; pixels from 100 to 900 (1 is linear):\n")
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    assert cells[0] == ["exponent, batch 2", "with time steps", "with pixels"]
+    assert cells[2] == ["training step", "0.98", "0.40"]

@@ -5,7 +5,9 @@
         --startup --postprocessing --output docs/speed/cvppp.json
     python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1 --objects 5 --threads 2 \
         --output docs/speed/cvppp_compiled.json MODEL.REC_ATTEND.TEST.COMPILE True
-    python tools/update_speed_table.py [--report docs/speed/cvppp.json] [--compiled docs/speed/cvppp_compiled.json]
+    python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1 --objects 5 --threads 2 \
+        --growth --output docs/speed/cvppp_growth.json
+    python tools/update_speed_table.py [--report FILE] [--compiled FILE] [--growth FILE]
 """
 
 import argparse
@@ -22,6 +24,7 @@ from rec_attend_d2.benchmark.suite import TRAINING, UNROLL
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "docs" / "speed" / "cvppp.json"
 COMPILED = ROOT / "docs" / "speed" / "cvppp_compiled.json"
+GROWTH = ROOT / "docs" / "speed" / "cvppp_growth.json"
 BEGIN = "<!-- speed: tools/update_speed_table.py -->"
 END = "<!-- end of speed -->"
 
@@ -86,14 +89,30 @@ def render(content: Mapping[str, Any], compiled: Mapping[str, Any]) -> str:
     )
 
 
+def render_growth(content: Mapping[str, Any]) -> str:
+    """Table of the exponents of a report with --growth, and its command."""
+    series = content["growth"]
+    lines = []
+    for name in next(iter(series.values()))["exponents"]:
+        exponents = {f"with {what}": f"{entry['exponents'][name]:.2f}" for what, entry in series.items()}
+        lines.append({f"exponent, batch {content['rows'][0]['batch']}": name, **exponents})
+    sizes = "; ".join(
+        f"{what} from {entry['rows'][0]['size']} to {entry['rows'][-1]['size']}" for what, entry in series.items()
+    )
+    table = tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True)
+    return f"Growth, fitted to {sizes} (1 is linear):\n\n{table}\n\n    {content['command']}\n"
+
+
 def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", type=Path, default=REPORT, help="json of tools/benchmark_speed.py")
     parser.add_argument("--compiled", type=Path, default=COMPILED, help="the same with TEST.COMPILE")
+    parser.add_argument("--growth", type=Path, default=GROWTH, help="one with --growth")
     arguments = parser.parse_args()
     page = ROOT / "README.md"
     text = render(report.read_report(arguments.report), report.read_report(arguments.compiled))
+    text += f"\n{render_growth(report.read_report(arguments.growth))}"
     page.write_text(replace_between(page.read_text(), BEGIN, END, f"\n{text}\n"))
 
 
