@@ -126,23 +126,24 @@ def _beside_base(figure: float | None, base: float | None) -> str:
 
 
 def render_ablation(name: str, entry: dict) -> str:
-    """Heading, table and command of one ablation."""
+    """Heading, table and commands of one ablation."""
     bases = [row["metrics"] for row in entry["variants"] if row["name"] == BASE_VARIANT]
-    rows = []
+    rows, commands = [], []
     for row in entry["variants"]:
         base = bases[0] if bases and row["name"] != BASE_VARIANT else {}
         figures = [_beside_base(row["metrics"][key], base.get(key)) for key in ABLATION_COLUMNS.values()]
         budget = [f"{row['iterations']} x {row['batch']}", f"{row['training_minutes']:.0f} min"]
         change = f"{row['change']} (base)" if row["name"] == BASE_VARIANT else row["change"]
-        rows.append([change, *figures, *budget, f"`{row['command']}`"])
-    headers = ["change", *ABLATION_COLUMNS, "iterations x batch", "time", "command"]
+        rows.append([row["name"], change, *figures, *budget])
+        commands.append(f"* {row['name']}:\n\n      {row['command']}\n")
+    headers = ["variant", "change", *ABLATION_COLUMNS, "iterations x batch", "time"]
     machines = "; ".join(sorted({row["machine"] for row in entry["variants"]}))
     text = (
         f"## Ablation of {entry['base']}\n\nOne change at a time, one run each ({machines}). In brackets the "
         f"difference to the base; small ones may be chance. Figures: [{name}](docs/results/{name}.json).\n\n"
     )
     table = tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
-    return f"{text}{table}\n\n    {entry['command']}\n"
+    return f"{text}{table}\n\nAll of them:\n\n    {entry['command']}\n\nOne by one:\n\n" + "\n".join(commands)
 
 
 def render_ablations() -> str:
