@@ -39,6 +39,7 @@ from rec_attend_d2.benchmark.report import ReportError
 from rec_attend_d2.benchmark.startup import import_times, training_times
 from rec_attend_d2.benchmark.suite import Effort, all_rows, growth_values, timing_row
 from rec_attend_d2.engine import load_config
+from rec_attend_d2.whole_files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 # Starting processes is slow, and does not vary as much.
@@ -186,7 +187,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
     if old is not None:
         print(f"\n{report.comparison_table(old, content)}")
     path = output_path(arguments.output, arguments.config_file)
-    report.write_report(content, path)
+    write_json(path, content)
     print(f"\nWritten to {path}")
 
 

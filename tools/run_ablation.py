@@ -31,6 +31,7 @@ from detectron2.config import CfgNode
 from update_model_zoo import BASE_VARIANT, describe
 
 from rec_attend_d2.engine import load_config
+from rec_attend_d2.whole_files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ("SBD", "abs_DiC", "count_accuracy", "FBD")
@@ -216,8 +217,7 @@ def write_results(path: Path, variants: list[Variant], rows: dict[str, dict[str,
     names = [variant.name for variant in variants if variant.name in merged]
     names += [name for name in merged if name not in names]
     content = {"command": command, "base": variants[0].base, "variants": [merged[name] for name in names]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    write_json(path, content)
 
 
 def parse_arguments() -> argparse.Namespace:

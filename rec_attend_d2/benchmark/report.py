@@ -44,7 +44,7 @@ def describe_environment(device: str, threads: int) -> dict[str, Any]:
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """A report that was written by :func:`write_report`.
+    """A report of tools/benchmark_speed.py.
 
     Raises:
         ReportError: there is none, or the file is another one.
@@ -61,12 +61,6 @@ def read_report(path: Path) -> dict[str, Any]:
             f"{SCHEMA}). Measure the older version again with this one's tool."
         )
     return report
-
-
-def write_report(report: Mapping[str, Any], path: Path) -> None:
-    """Write a report as json; its folder is made where there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def different_environment(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import load_config
+from ..whole_files import write_json
 from .content import Picture, make_sections
 from .figures import picture_png
-from .files import read_json, write_json
+from .files import read_json
 from .gallery import draw_image, ranked
 from .groups import quality_by_group
 from .predictions import of_images

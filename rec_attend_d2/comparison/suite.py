@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmark.processes import environment
-from .files import ComparisonError, read_json, write_json
+from ..whole_files import write_json
+from .files import ComparisonError, read_json
 from .models import ModelSpec
 from .worker import MODEL, PACE, RESULTS, TRAINING
 

@@ -22,8 +22,9 @@ from ..engine.early_stopping import EarlyStopping
 from ..engine.hooks import PicturesHook
 from ..engine.validation import ValidationLossHook
 from ..process_memory import peak_memory
+from ..whole_files import write_json
 from .budget import BudgetLRScheduler, Spent, Stopwatch
-from .files import read_json, write_json
+from .files import read_json
 from .models import DetectorMapper
 
 # Evaluations per training, at equal shares of the budget, and checkpoints.

@@ -28,8 +28,9 @@ from ..benchmark.timing import Timing
 from ..checkpoint import load_weights
 from ..evaluation.coco_evaluator import load_truth
 from ..process_memory import peak_memory
+from ..whole_files import write_json
 from .budget import Spent, fit_schedule
-from .files import ComparisonError, read_json, write_json
+from .files import ComparisonError, read_json
 from .models import ModelSpec, inference_mapper
 from .predictions import Predictions, predict
 from .scoring import choose_threshold, evenly_spaced, score_images, summarize_images

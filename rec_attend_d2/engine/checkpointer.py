@@ -3,27 +3,19 @@
 import os
 import re
 import zipfile
-from collections.abc import Callable
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+
+from ..whole_files import written_at_once
 
 # Files of PeriodicCheckpointer, by iteration.
 _PERIODIC = re.compile(r"model_(\d+)\.pth")
 # File of the best checkpoint, without ending. It is for use, not for going on: Detectron2 writes it in the middle of
 # the evaluation's bookkeeping.
 BEST_NAME = "model_best"
-
-
-def write_whole(path: str, write: Callable[[IO[bytes]], Any]) -> None:
-    """Let ``write`` fill the file ``path``, which is replaced at once or, if that is interrupted, stays as it was."""
-    partial = f"{path}.partial"
-    with open(partial, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -36,16 +28,18 @@ class SafeCheckpointer(DetectionCheckpointer):
         data = {"model": self.model.state_dict()}
         data.update((key, value.state_dict()) for key, value in self.checkpointables.items())
         data.update(kwargs)
-        path = os.path.join(self.save_dir, f"{name}.pth")
+        path = Path(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
-        write_whole(path, lambda file: torch.save(data, file))
+        with written_at_once(path) as partial:
+            torch.save(data, partial)
         if name != BEST_NAME:
             self.tag_last_checkpoint(f"{name}.pth")
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Note which file a resumed training takes."""
-        path = os.path.join(self.save_dir, "last_checkpoint")
-        write_whole(path, lambda file: file.write(last_filename_basename.encode()))
+        path = Path(self.save_dir, "last_checkpoint")
+        with written_at_once(path) as partial:
+            partial.write_text(last_filename_basename)
 
     def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint that a training can go on from."""

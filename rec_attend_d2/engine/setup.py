@@ -1,22 +1,20 @@
 """From command line arguments to a config."""
 
 import argparse
-import json
 import logging
-import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_setup
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
 from ..config import add_rec_attend_config
 from ..data import register_datasets
+from ..whole_files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -61,20 +59,12 @@ def setup(arguments: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def _without_nan(results: Any) -> Any:
-    """Results in which undefined figures are None, since JSON knows no NaN."""
-    if isinstance(results, Mapping):
-        return {name: _without_nan(value) for name, value in results.items()}
-    return None if isinstance(results, float) and math.isnan(results) else results
-
-
 def write_results(results: Mapping, folder: str) -> str:
     """Write evaluation results to ``metrics_final.json`` in ``folder`` and return its path.
 
     A figure that is undefined, such as the AP of large objects where there is none, becomes null.
     """
-    path = os.path.join(folder, "metrics_final.json")
-    with PathManager.open(path, "w") as file:
-        json.dump(_without_nan(results), file, indent=2)
+    path = Path(folder, "metrics_final.json")
+    write_json(path, results)
     logger.info("Results written to %s", path)
-    return path
+    return str(path)

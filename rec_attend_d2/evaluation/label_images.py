@@ -4,10 +4,7 @@ Shapes: `N` instances, `H, W` image size in pixels.
 """
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -164,18 +161,3 @@ def score_label_images(evaluator: CountingEvaluator, labels: Iterable[tuple[Reco
     if not results:
         raise ValueError("The data set has no annotations to score a submission against; check it without scoring.")
     return results
-
-
-@contextmanager
-def written_at_once(path: Path) -> Iterator[Path]:
-    """Gives the path of a new file, which becomes ``path`` when the block ends, and is removed when it fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -25,8 +25,9 @@ from PIL import Image
 
 from ..data.datasets.cityscapes import FINE, LABEL_IDS
 from ..data.datasets.cityscapes_files import list_truth, read_instance_ids
+from ..whole_files import written_at_once
 from .cityscapes_scoring import score_predictions
-from .label_images import raise_problems, written_at_once
+from .label_images import raise_problems
 
 _LABELS = tuple(LABEL_IDS.values())
 _MASK_FOLDER = "masks"

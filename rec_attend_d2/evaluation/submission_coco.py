@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 from detectron2.structures import Instances
 
 from ..data.segmentation import rle_runs
+from ..whole_files import write_json
 from .coco_evaluator import MAX_DETECTIONS, CocoTruth, Detection, average_precision, load_truth
-from .label_images import raise_problems, written_at_once
+from .label_images import raise_problems
 
 _KEYS = ("image_id", "category_id", "segmentation", "score")
 _MOST_PROBLEMS = 20
@@ -58,8 +59,7 @@ def pack(path: str | os.PathLike, dataset_name: str, predictions: Iterable[tuple
             f"{len(waiting)} of {len(images)} images have no prediction, first '{first}'. An image without objects "
             "needs Instances of length 0."
         )
-    with written_at_once(Path(path)) as temporary:
-        temporary.write_text(json.dumps(entries))
+    write_json(Path(path), entries, indent=None)
 
 
 def check(path: str | os.PathLike, dataset_name: str) -> list[str]:

@@ -19,13 +19,13 @@ import numpy as np
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Instances
 
+from ..whole_files import written_at_once
 from .label_images import (
     draw_predictions,
     label_problems,
     name_problems,
     raise_problems,
     score_label_images,
-    written_at_once,
 )
 from .leaf_evaluator import LeafEvaluator
 from .per_image_evaluator import Record

@@ -20,6 +20,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.structures import Instances
 from PIL import Image
 
+from ..whole_files import written_at_once
 from .coverage_evaluator import CoverageEvaluator
 from .label_images import (
     LabelImage,
@@ -28,7 +29,6 @@ from .label_images import (
     name_problems,
     raise_problems,
     score_label_images,
-    written_at_once,
 )
 from .per_image_evaluator import Record
 

@@ -4,7 +4,6 @@ Shapes: `N` instances, `H, W` image in pixels.
 """
 
 import csv
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,8 @@ from PIL import Image
 from tabulate import tabulate
 from tqdm import tqdm
 
-from ..evaluation.label_images import written_at_once
 from ..visualization import draw_instances, save_steps
+from ..whole_files import write_json
 from .predictor import Prediction, Predictor, batches
 from .sources import Frame, is_image_name
 
@@ -283,8 +282,7 @@ class CocoResults:
         categories = [{"id": id_, "name": name} for id_, name in self._categories]
         content = {"images": self._images, "categories": categories, "annotations": []}
         for path, part in ((self._path, self._results), (self.images_path, content)):
-            with written_at_once(path) as temporary:
-                temporary.write_text(json.dumps(part), encoding="utf-8")
+            write_json(path, part, indent=None)
 
 
 def known_categories(cfg: CfgNode) -> list[tuple[int, str]]:

@@ -13,8 +13,8 @@ from rec_attend_d2.benchmark.report import (
     different_environment,
     read_report,
     tables,
-    write_report,
 )
+from rec_attend_d2.whole_files import write_json
 
 
 def timing(median: float) -> dict:
@@ -107,7 +107,7 @@ def test_other_devices_and_threads_are_named(old):
 
 
 def test_a_report_is_read_as_it_was_written(old, tmp_path):
-    write_report(old, tmp_path / "folder" / "old.json")
+    write_json(tmp_path / "folder" / "old.json", old)
     assert read_report(tmp_path / "folder" / "old.json") == old
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from rec_attend_d2.engine.checkpointer import BEST_NAME, SafeCheckpointer, write_whole
+from rec_attend_d2.engine.checkpointer import BEST_NAME, SafeCheckpointer
 
 
 @pytest.fixture
@@ -19,21 +19,6 @@ def break_file(path: Path) -> None:
     """Leave the first half, as an interrupted write does."""
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "file"
-    write_whole(str(path), lambda file: file.write(b"old"))
-
-    def fail(file):
-        file.write(b"ne")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_whole(str(path), fail)
-    assert path.read_bytes() == b"old"
-    write_whole(str(path), lambda file: file.write(b"new"))
-    assert path.read_bytes() == b"new" and sorted(p.name for p in tmp_path.iterdir()) == ["file"]
 
 
 def test_save_and_load(checkpointer, tmp_path):

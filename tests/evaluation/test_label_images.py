@@ -12,7 +12,6 @@ from rec_attend_d2.evaluation.label_images import (
     label_problems,
     name_problems,
     raise_problems,
-    written_at_once,
 )
 
 RECORD = {"file_name": "a.png", "image_id": "a", "height": 1, "width": 6}
@@ -144,21 +143,3 @@ def test_raise_problems():
     raise_problems("x.zip", [])
     with pytest.raises(ValueError, match=r"x\.zip is no valid submission; 2 problem\(s\):\n  one\n  two"):
         raise_problems("x.zip", ["one", "two"])
-
-
-class TestWrittenAtOnce:
-    def test_replaces(self, tmp_path):
-        path = tmp_path / "new" / "file.zip"
-        for text in ("first", "second"):
-            with written_at_once(path) as temporary:
-                temporary.write_text(text)
-                assert temporary.parent == path.parent
-            assert path.read_text() == text
-        assert list(path.parent.iterdir()) == [path]
-
-    def test_failure_keeps_what_was_there(self, tmp_path):
-        (tmp_path / "file.zip").write_text("first")
-        with pytest.raises(KeyError), written_at_once(tmp_path / "file.zip") as temporary:
-            temporary.write_text("half")
-            raise KeyError
-        assert [path.read_text() for path in tmp_path.iterdir()] == ["first"]

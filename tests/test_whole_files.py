@@ -1,0 +1,42 @@
+"""Files that appear as a whole or not at all."""
+
+import json
+
+import pytest
+
+from rec_attend_d2.whole_files import write_json, written_at_once
+
+
+def test_a_file_is_replaced(tmp_path):
+    path = tmp_path / "new" / "file.zip"
+    for text in ("first", "second"):
+        with written_at_once(path) as partial:
+            partial.write_text(text)
+            assert partial.parent == path.parent
+        assert path.read_text() == text
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("interruption", [KeyError, KeyboardInterrupt])
+def test_a_failure_keeps_what_was_there(tmp_path, interruption: type[BaseException]):
+    (tmp_path / "file.zip").write_text("first")
+    with pytest.raises(interruption), written_at_once(tmp_path / "file.zip") as partial:
+        partial.write_text("half")
+        raise interruption
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["first"]
+
+
+def test_what_a_killed_process_left_is_no_obstacle(tmp_path):
+    (tmp_path / "file.txt.partial").write_text("half of something longer")
+    with written_at_once(tmp_path / "file.txt") as partial:
+        partial.write_text("whole")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file.txt", "whole")]
+
+
+def test_json_has_no_undefined_figures(tmp_path):
+    path = tmp_path / "folder" / "a.json"
+    write_json(path, {"a": [float("nan"), 1.5], "b": {"c": float("inf")}, "d": ("x", 1)})
+    assert json.loads(path.read_text()) == {"a": [None, 1.5], "b": {"c": None}, "d": ["x", 1]}
+    assert path.read_text().startswith('{\n  "a": [')
+    write_json(path, {"a": 1}, indent=None)
+    assert path.read_text() == '{"a": 1}\n'
