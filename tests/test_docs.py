@@ -72,6 +72,9 @@ RUN_ELSEWHERE = {
     "python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1,5 --objects 5 "
     "--threads 2 --repeats 3 --startup --postprocessing "
     "--output docs/speed/cvppp.json": "tests/test_benchmark_speed.py",
+    "python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 5 --objects 5 --threads 2 "
+    "--repeats 3 --output docs/speed/cvppp_recomputed.json "
+    "MODEL.REC_ATTEND.TRAINING.RECOMPUTE True": "tests/test_benchmark_speed.py",
     "python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1 --objects 5 --threads 2 "
     "--repeats 3 --output docs/speed/cvppp_compiled.json "
     "MODEL.REC_ATTEND.TEST.COMPILE True": "tests/test_benchmark_speed.py",
