@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -170,6 +171,15 @@ def test_all_variants_of_nuclei_have_the_same_budget(tool):
 
 
 # ---------------------------------------------------------------- a run
+
+
+@pytest.mark.parametrize("word", ["SEED", "3", "", "['a', 'b']", "it's $HOME", "two words", '"'])
+def test_a_command_is_read_as_it_was_meant(tool, word):
+    assert shlex.split(tool._shell_word(word)) == [word]
+
+
+def test_lists_are_easy_to_read(tool):
+    assert tool._shell_word("['a', 'b']") == "\"['a', 'b']\""
 
 
 def test_a_run_trains_every_variant_and_writes_its_row(write_ablation, training, run_main, tmp_path):

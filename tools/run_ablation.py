@@ -157,13 +157,19 @@ def train(variant: Variant, folder: Path) -> None:
         raise AblationError(f"exit code {code}, see {log}: {lines[-1] if lines else 'it is empty'}")
 
 
+def _shell_word(word: str) -> str:
+    """A word as a shell reads it, in double quotes where that is easier to read."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
+
+
 def result(variant: Variant, folder: Path, default_output: str) -> dict[str, Any]:
     """Row of a finished training; its command names the default folder, whichever it was trained in.
 
     Raises:
         AblationError: it was not scored as instances on one data set.
     """
-    entry = describe(folder, shlex.join(["python", *variant.command(f"{default_output}/{variant.name}")]), "")
+    command = ["python", *variant.command(f"{default_output}/{variant.name}")]
+    entry = describe(folder, " ".join(map(_shell_word, command)), "")
     counting = entry["metrics"].get("counting")
     if counting is None:
         raise AblationError(f"{folder / 'metrics_final.json'} has no 'counting': name one data set in DATASETS.TEST.")
