@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from detectron2.structures import Instances
 
 from ..data.segmentation import rle_runs
-from ..whole_files import write_json
+from ..whole_files import written_at_once
 from .coco_evaluator import MAX_DETECTIONS, CocoTruth, Detection, average_precision, load_truth
 from .label_images import raise_problems
 
@@ -59,7 +59,8 @@ def pack(path: str | os.PathLike, dataset_name: str, predictions: Iterable[tuple
             f"{len(waiting)} of {len(images)} images have no prediction, first '{first}'. An image without objects "
             "needs Instances of length 0."
         )
-    write_json(Path(path), entries, indent=None)
+    with written_at_once(Path(path)) as partial:
+        partial.write_text(json.dumps(entries))
 
 
 def check(path: str | os.PathLike, dataset_name: str) -> list[str]:

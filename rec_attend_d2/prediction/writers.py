@@ -4,6 +4,7 @@ Shapes: `N` instances, `H, W` image in pixels.
 """
 
 import csv
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from ..visualization import draw_instances, save_steps
-from ..whole_files import write_json
+from ..whole_files import written_at_once
 from .predictor import Prediction, Predictor, batches
 from .sources import Frame, is_image_name
 
@@ -282,7 +283,8 @@ class CocoResults:
         categories = [{"id": id_, "name": name} for id_, name in self._categories]
         content = {"images": self._images, "categories": categories, "annotations": []}
         for path, part in ((self._path, self._results), (self.images_path, content)):
-            write_json(path, part, indent=None)
+            with written_at_once(path) as partial:
+                partial.write_text(json.dumps(part), encoding="utf-8")
 
 
 def known_categories(cfg: CfgNode) -> list[tuple[int, str]]:
