@@ -49,6 +49,12 @@ def _line(what: str, original: float | None, own: float, unit: str, share: str =
     }
 
 
+def _run_line(row: Mapping[str, Any], mode: str = "", share: str = "") -> dict[str, str]:
+    """Line of a report's row beside what the original took; ``mode`` is what differs from the usual way to run it."""
+    name = ", ".join(filter(None, [row["run"], f"batch {row['batch']}", mode]))
+    return _line(name, ORIGINAL_SECONDS.get((row["run"], row["batch"])), row["seconds"]["median"], "s", share)
+
+
 def _share(row: Mapping[str, Any], content: Mapping[str, Any]) -> str:
     return f"{100 * row['flops'] / row['seconds']['median'] / report.peak_rate(content):.0f} %"
 
@@ -69,9 +75,7 @@ def _recomputed_lines(content: Mapping[str, Any]) -> list[dict[str, str]]:
     lines = []
     for row in content["rows"]:
         if row["run"] == TRAINING:
-            name = f"{row['run']}, batch {row['batch']}, RECOMPUTE"
-            original = ORIGINAL_SECONDS.get((row["run"], row["batch"]))
-            lines += [_line(name, original, row["seconds"]["median"], "s"), *_memory_lines(row)]
+            lines += [_run_line(row, "RECOMPUTE"), *_memory_lines(row)]
     return lines
 
 
@@ -81,9 +85,7 @@ def _compiled_lines(content: Mapping[str, Any]) -> list[dict[str, str]]:
     for row in content["rows"]:
         if row["run"] in (TRAINING, UNROLL):
             continue
-        name = f"{row['run']}, batch {row['batch']}, compiled"
-        original = ORIGINAL_SECONDS.get((row["run"], row["batch"]))
-        lines.append(_line(name, original, row["seconds"]["median"], "s", _share(row, content)))
+        lines.append(_run_line(row, "compiled", _share(row, content)))
         lines.append(_line("... its first run, which compiles", None, row["first_seconds"], "s"))
     return lines
 
@@ -96,10 +98,7 @@ def render(content: Mapping[str, Any], recomputed: Mapping[str, Any], compiled: 
     peak = report.peak_rate(content)
     lines = []
     for row in content["rows"]:
-        name, seconds = f"{row['run']}, batch {row['batch']}", row["seconds"]["median"]
-        original = ORIGINAL_SECONDS.get((row["run"], row["batch"]))
-        lines.append(_line(name, original, seconds, "s", _share(row, content)))
-        lines += _memory_lines(row)
+        lines += [_run_line(row, share=_share(row, content)), *_memory_lines(row)]
     lines += _recomputed_lines(recomputed) + _compiled_lines(compiled)
     for name, timing in content.get("startup", {}).items():
         words = "... and to that step's end" if name == FIRST_STEP_END else name
