@@ -16,13 +16,13 @@ image, of INPUT.IMAGE_SIZE (also for Detectron2's models), is synthetic.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from benchmark_speed import configure, plain_path
 
 from rec_attend_d2.benchmark.analysis import ANALYSES, analyze
 from rec_attend_d2.benchmark.analysis_report import tables
+from rec_attend_d2.whole_files import write_json
 
 TASKS = ["parameters", *ANALYSES, "structure"]
 
@@ -61,9 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     report = analyze(configure(arguments), arguments.tasks, arguments.steps, arguments.depth)
     print(tables(report))
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        content = {"config_file": plain_path(arguments.config_file), **report}
-        arguments.json.write_text(json.dumps(content, indent=2) + "\n")
+        write_json(arguments.json, {"config_file": plain_path(arguments.config_file), **report})
         print(f"\nWritten to {arguments.json}")
 
 

@@ -25,6 +25,7 @@ from rec_attend_d2.comparison.content import COST, QUALITY, Section, model_table
 from rec_attend_d2.comparison.figures import learning_curves
 from rec_attend_d2.comparison.report_markdown import render_section
 from rec_attend_d2.visualization.curves import read_entries
+from rec_attend_d2.whole_files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -188,9 +189,8 @@ def render_comparisons() -> str:
 
 def keep_comparison(name: str, folder: Path, note: str) -> None:
     """Keep the figures and the learning curves of a comparison's folder."""
-    COMPARISONS.mkdir(exist_ok=True)
     entry = describe_comparison(folder, note)
-    (COMPARISONS / f"{name}.json").write_text(json.dumps(entry, indent=2) + "\n")
+    write_json(COMPARISONS / f"{name}.json", entry)
     curves = {model["name"]: model["training"]["curve"] for model in entry["models"] if model["training"]}
     if curves:
         (COMPARISONS / f"{name}_curves.png").write_bytes(learning_curves(curves))
@@ -215,7 +215,7 @@ def main() -> None:
         if not (arguments.folder and arguments.command):
             parser.error("--name needs --folder and --command")
         entry = describe(arguments.folder, arguments.command, arguments.note)
-        (RESULTS / f"{arguments.name}.json").write_text(json.dumps(entry, indent=2) + "\n")
+        write_json(RESULTS / f"{arguments.name}.json", entry)
     if arguments.comparison:
         if not arguments.folder:
             parser.error("--comparison needs --folder.")
