@@ -8,7 +8,6 @@ warmup and a decay the suggestion is the highest rate, SOLVER.BASE_LR.
 """
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from detectron2.utils.env import seed_all_rng
 from rec_attend_d2.data import register_datasets
 from rec_attend_d2.engine import load_config
 from rec_attend_d2.engine.range_test import RangeTest, RangeTestTrainer, draw_range_test
+from rec_attend_d2.whole_files import write_json
 
 ROWS = 12
 
@@ -63,15 +63,14 @@ def table(result: RangeTest) -> str:
 
 def write(result: RangeTest, folder: Path) -> None:
     """Write learning_rate.json and learning_rate.png."""
-    folder.mkdir(parents=True, exist_ok=True)
     content = {
         "suggestion": result.suggestion(),
         "steepest": result.steepest(),
         "exploded_at": result.exploded_at(),
         "rates": result.rates,
-        "losses": [loss if math.isfinite(loss) else None for loss in result.losses],
+        "losses": result.losses,
     }
-    (folder / "learning_rate.json").write_text(json.dumps(content, indent=2))
+    write_json(folder / "learning_rate.json", content)
     draw_range_test(result).savefig(folder / "learning_rate.png", dpi=100)
 
 
