@@ -16,6 +16,7 @@ def add_rec_attend_config(cfg: CN) -> None:
     _add_preprocessor_config(cfg.MODEL.REC_ATTEND)
     _add_parts_config(cfg.MODEL.REC_ATTEND)
     _add_training_config(cfg.MODEL.REC_ATTEND)
+    _add_fast_config(cfg.MODEL.REC_ATTEND)
     _add_loss_config(cfg.MODEL.REC_ATTEND)
     _add_scheduled_sampling_config(cfg.MODEL.REC_ATTEND)
     _add_test_config(cfg.MODEL.REC_ATTEND)
@@ -237,6 +238,23 @@ def _add_training_config(node: CN) -> None:
     node.TRAINING.DRAWN_MEMORY.SHAPE_NOISE = True
     # Probability of a claimed piece of an unclaimed object.
     node.TRAINING.DRAWN_MEMORY.PIECE_NOISE = 0.2
+
+
+def _add_fast_config(node: CN) -> None:
+    # What only the fast model has (META_ARCHITECTURE "FastRecAttend").
+    node.FAST = CN()
+    # Channels of the image encoder's levels, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image's size.
+    node.FAST.ENCODER_CHANNELS = [16, 32, 64, 96, 96]
+    # Channels of the two maps that it hands on, at 1/4 and 1/8.
+    node.FAST.FEATURE_CHANNELS = [32, 48]
+    # Channels of the control CNN; its map at 1/4 has half as many.
+    node.FAST.CONTROL_CHANNELS = 64
+    # Pixels per place that may be looked at: 8, or 4 where objects are less than about 12 pixels wide.
+    node.FAST.PLACE_STRIDE = 8
+    # Channels of the segmentation head's levels.
+    node.FAST.HEAD_CHANNELS = [24, 48, 64]
+    # Objects per image that a glance may claim: 0 = all that stand apart, 1 = one by one, as in the paper.
+    node.FAST.OBJECTS_PER_GLANCE = 0
 
 
 def _add_loss_config(node: CN) -> None:

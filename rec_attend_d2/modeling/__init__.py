@@ -3,10 +3,8 @@
 from . import (  # noqa: F401 (they register parts)
     backbone_fcn,
     control_cnn,
-    dense_box_proposer,
     foreground_fcn,
-    image_encoder,
-    residual_head,
+    fast,
 )
 from .box_proposer_stage import RecAttendBoxProposer
 from .preprocessor_stage import RecAttendPreprocessor

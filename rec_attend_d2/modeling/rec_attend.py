@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ..layers.boxes import CenterBoxes
 from ..layers.conv_norm import remembered_folds
-from .class_scorer import ClassScorer, build_class_scorer
 from .inference import Found, take_steps
 from .inputs import StepInputs
 from .postprocessing import build_postprocessor
@@ -68,7 +67,7 @@ class RecAttend(RecurrentModel):
         *,
         segmentation_head: nn.Module,
         stop_scorer: nn.Module,
-        class_scorer: ClassScorer | None,
+        class_scorer: Any,
         postprocessor,
         semantic_files: SemanticFiles | None,
         mask_inputs: list[str],
@@ -119,7 +118,7 @@ class RecAttend(RecurrentModel):
             "scheduled_sampling": ScheduledSampling(cfg),
             "segmentation_head": segmentation_head,
             "stop_scorer": build_stop_scorer(cfg, hidden_dim, segmentation_head.feature_shape),
-            "class_scorer": build_class_scorer(cfg, segmentation_head.feature_shape),
+            "class_scorer": None,
             "postprocessor": build_postprocessor(cfg),
             "semantic_files": build_semantic_files(cfg),
             "mask_inputs": list(node.SEGMENTATION_HEAD.INPUTS),

@@ -51,31 +51,6 @@ class LinearStopScorer(nn.Module):
         return torch.sigmoid(self.linear(torch.cat([hidden, flat], dim=1)))[:, 0]
 
 
-@STOP_SCORER_REGISTRY.register()
-class PooledStopScorer(nn.Module):
-    """Sigmoid of a small MLP on the proposer's last output and the mean and maximum of the head's features."""
-
-    @configurable
-    def __init__(self, *, hidden_dim: int, feature_channels: int, mlp_dim: int):
-        super().__init__()
-        self.mlp = nn.Sequential(
-            nn.Linear(hidden_dim + 2 * feature_channels, mlp_dim), nn.ReLU(), nn.Linear(mlp_dim, 1)
-        )
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, hidden_dim: int, feature_shape: tuple[int, int, int]) -> dict:
-        return {
-            "hidden_dim": hidden_dim,
-            "feature_channels": feature_shape[0],
-            "mlp_dim": cfg.MODEL.REC_ATTEND.STOP_SCORER.MLP_DIM,
-        }
-
-    def forward(self, hidden: Tensor, features: Tensor) -> Tensor:
-        """Scores [B] in (0, 1) of ``hidden`` [B, S] and ``features`` [B, V, f_h, f_w]."""
-        pooled = [features.mean((2, 3)), features.amax((2, 3))]
-        return torch.sigmoid(self.mlp(torch.cat([hidden, *pooled], dim=1)))[:, 0]
-
-
 class HiddenStateScorer(nn.Module):
     """Scorer of stage B, on the proposer's last output alone.
 

@@ -44,12 +44,12 @@ def training_mode_class(cfg: CfgNode) -> Any:
 
 def trains_whole_sequences(cfg: CfgNode) -> bool:
     """Whether training matches all T steps of an image with its objects, rather than judging single steps."""
-    return cfg.MODEL.META_ARCHITECTURE != "RecAttend" or training_mode_class(cfg).whole_sequences
+    return cfg.MODEL.META_ARCHITECTURE not in ("RecAttend", "FastRecAttend") or cfg.MODEL.META_ARCHITECTURE == "RecAttend" and training_mode_class(cfg).whole_sequences
 
 
 def trains_on_a_pool(cfg: CfgNode) -> bool:
     """Whether an image stays in the batch until it is finished."""
-    return cfg.MODEL.META_ARCHITECTURE == "RecAttend" and training_mode_class(cfg).on_a_pool
+    return cfg.MODEL.META_ARCHITECTURE == "FastRecAttend" or cfg.MODEL.META_ARCHITECTURE == "RecAttend" and training_mode_class(cfg).on_a_pool
 
 
 # Losses by name, and a function that computes statistics, called only where somebody listens.
