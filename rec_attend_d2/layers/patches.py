@@ -85,6 +85,30 @@ def paste_pixels(patches: Tensor, boxes: CenterBoxes, size: tuple[int, int]) -> 
     return BoxPixels(box, y, x, torch.lerp(above, below, down))
 
 
+def paste_maps(patches: Tensor, boxes: CenterBoxes, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """What :func:`paste_pixels` gives as whole maps, whose shapes do not depend on the boxes: for graphs.
+
+    Args:
+        patches: [n, F, F].
+        boxes: [n, 2] each.
+        size: (H, W).
+
+    Returns:
+        Values [n, H, W], 0 outside the boxes, and where they are inside, [n, H, W] bool.
+    """
+    side = patches.shape[-1]
+    points = torch.arange(side, dtype=patches.dtype, device=patches.device)
+    weights, inside = [], []
+    for axis in (0, 1):
+        center, covered = boxes.center[:, axis, None], boxes.size[:, axis, None] + 1
+        offset = torch.arange(size[axis], dtype=patches.dtype, device=patches.device) - center
+        place = (offset * (side / covered) + (side - 1) / 2).clamp(0, side - 1)
+        inside.append(offset.abs() <= covered / 2)
+        weights.append((1 - (place[:, :, None] - points).abs()).clamp(min=0) * inside[-1][:, :, None])
+    values = torch.bmm(torch.bmm(weights[0], patches), weights[1].transpose(1, 2))
+    return values, inside[0][:, :, None] & inside[1][:, None, :]
+
+
 def scale_boxes(boxes: CenterBoxes, old: tuple[int, int], new: tuple[int, int]) -> CenterBoxes:
     """Boxes [n, 2] of an image of size ``old`` (height, width) in one of size ``new``."""
     ratio = boxes.center.new_tensor([new[0] / old[0], new[1] / old[1]])

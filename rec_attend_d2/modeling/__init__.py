@@ -34,6 +34,7 @@ from .registries import (
 )
 from .step_types import BoxSequence, ExtraMaps, MaskSequence
 from .targets import Targets
+from .trunk import RecurrentAttention
 
 __all__ = [
     "ATTENTION_REGISTRY",
@@ -59,6 +60,7 @@ __all__ = [
     "RecAttend",
     "RecAttendBoxProposer",
     "RecAttendPreprocessor",
+    "RecurrentAttention",
     "RecurrentModel",
     "SEGMENTATION_HEAD_REGISTRY",
     "STOP_SCORER_REGISTRY",

@@ -28,6 +28,9 @@ _Result = TypeVar("_Result")
 class RecurrentAttention(ImageModel, ABC):
     """Base of the meta-architectures that go on until nothing is left. It orchestrates, its parts do the work."""
 
+    # What a step is called in pictures.
+    step_name = "step"
+
     def __init__(
         self,
         *,

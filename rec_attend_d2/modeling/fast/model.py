@@ -39,6 +39,8 @@ _MAX_GLANCES = 100_000
 class FastRecAttend(RecurrentAttention):
     """Glances until a glance claims nothing."""
 
+    step_name = "glance"
+
     @configurable
     def __init__(
         self,
@@ -187,6 +189,5 @@ class FastRecAttend(RecurrentAttention):
         if step.class_probabilities is not None:
             losses["loss_class"] = class_loss(step.class_probabilities[judged], targets.classes[where.image, instance])
 
-        hit = torch.zeros_like(unclaimed[:, 0]).index_put((image[found],), found[:1] | True)
-        advance_pool(batched_inputs, memory, hit, unclaimed)
+        advance_pool(batched_inputs, memory, step.images_claimed())
         return losses, partial(glance_statistics, step, found, overlap, unclaimed, pairs)

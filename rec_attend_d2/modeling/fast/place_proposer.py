@@ -48,6 +48,10 @@ class PlaceScan(Scan):
     logits: Tensor
     boxes: CenterBoxes
 
+    def heat(self) -> Tensor:
+        """Probability of an unclaimed object at every place, [B, h, w]."""
+        return torch.sigmoid(self.logits)
+
 
 @dataclass
 class Candidates(Proposal):
@@ -160,5 +164,5 @@ class PlaceProposer(nn.Module):
             ],
             dim=1,
         )
-        scan = PlaceScan(torch.sigmoid(logits.detach())[:, None], logits, boxes)
+        scan = PlaceScan(logits, boxes)
         return Candidates(image, chosen, hidden, own), scan

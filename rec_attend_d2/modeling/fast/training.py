@@ -122,18 +122,16 @@ def reached_memories(batched_inputs: list[dict], targets: ObjectTargets) -> Tens
     return torch.stack(memories)
 
 
-def advance_pool(batched_inputs: list[dict], memory: Tensor, found: Tensor, unclaimed: Tensor) -> None:
+def advance_pool(batched_inputs: list[dict], memory: Tensor, claimed: Tensor) -> None:
     """Tell the pool how far its images have got.
 
     Args:
         batched_inputs: with a ``state`` each.
         memory: [B, H, W], after the glance.
-        found: [B] bool, it found an unclaimed object.
-        unclaimed: [B, N] bool, those before it.
+        claimed: [B] bool, whether it claimed anything.
     """
-    outcome = zip(found.tolist(), unclaimed.any(1).tolist(), strict=True)
-    for entry, reached, (hit, anything_left) in zip(batched_inputs, memory, outcome, strict=True):
-        entry["state"].advance(reached, hit, anything_left)
+    for entry, reached, any_claimed in zip(batched_inputs, memory, claimed.tolist(), strict=True):
+        entry["state"].advance(reached, any_claimed)
 
 
 @torch.no_grad()
