@@ -105,9 +105,10 @@ def _patches(step: Step, height: int, width: int) -> np.ndarray:
     if (patches < 0).any():
         patches = patches.sigmoid()  # logits; the paper's head gives masks >= 0
     side = math.ceil(math.sqrt(len(patches)))
-    cells = [gray_picture(patch) for patch in to_array(patches)]
-    cells += [np.zeros_like(cells[0])] * (side * side - len(cells))
-    return fit(grid([cells[row * side : (row + 1) * side] for row in range(side)]), height, width)
+    cells = np.zeros((side * side, *(length + 1 for length in patches.shape[1:])), np.float32)
+    cells[: len(patches), :-1, :-1] = to_array(patches)
+    rows = [np.concatenate(cells[row * side : (row + 1) * side], axis=1) for row in range(side)]
+    return fit(gray_picture(np.concatenate(rows)[:-1, :-1]), height, width)
 
 
 def draw_steps(trace: Trace, max_steps: int = 12) -> np.ndarray:
