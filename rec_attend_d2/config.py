@@ -1,9 +1,88 @@
 """Every configuration key this project adds to Detectron2's, with its default, unit and paper symbol.
 
-Call :func:`add_rec_attend_config` on a config from ``detectron2.config.get_cfg()`` before merging a file.
+:func:`load_config` makes a config of a file. Whoever has a config of their own from ``detectron2.config.get_cfg()``
+calls :func:`add_rec_attend_config` on it before merging a file.
 """
 
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
 from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
+
+# Settings that say where a training ran, not what it was.
+PLACE_KEYS = frozenset({"OUTPUT_DIR", "MODEL.DEVICE"})
+# What Detectron2 raises about a file or an option that it cannot use.
+_INVALID = (yaml.YAMLError, AssertionError, AttributeError, KeyError, OSError, TypeError, ValueError)
+
+
+def load_config(config_file: str | os.PathLike, options: list) -> CN:
+    """Config of a file and of ``KEY VALUE`` pairs; on a machine without CUDA the device becomes the CPU.
+
+    Args:
+        config_file: YAML; "" = none.
+        options: keys and values in turn, which come last.
+
+    Raises:
+        FileNotFoundError: there is no such config file.
+        ValueError: the file is no config, or a key does not exist, or its value has a wrong type.
+    """
+    cfg = get_cfg()
+    add_rec_attend_config(cfg)
+    if config_file:
+        _merge_file(cfg, os.fspath(config_file))
+    try:
+        cfg.merge_from_list(options)
+    except _INVALID as error:
+        raise ValueError(f"The options {' '.join(map(str, options))} are not valid: {_reason(error)}") from error
+    use_available_device(cfg)
+    return cfg
+
+
+def _merge_file(cfg: CN, path: str) -> None:
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"The config file '{path}' does not exist.")
+    try:
+        # Detectron2's default runs code that a YAML file names.
+        cfg.merge_from_file(path, allow_unsafe=False)
+    except yaml.constructor.ConstructorError as error:
+        raise ValueError(
+            f"The config file '{path}' asks for a Python object, which could run any code, and is not loaded: {error}. "
+            "Write plain numbers, texts and lists."
+        ) from error
+    except _INVALID as error:
+        raise ValueError(f"The config file '{path}' (or its _BASE_) is not valid: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> object:
+    return error.args[0] if isinstance(error, KeyError) else error  # which would show as a quoted text
+
+
+def use_available_device(cfg: CN) -> None:
+    """Set MODEL.DEVICE to the CPU, in place, where it is CUDA on a machine that has none."""
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+
+
+def different_settings(cfg: CN, config_file: Path) -> list[str]:
+    """Keys in which ``cfg`` differs from the config.yaml that a training wrote, except for :data:`PLACE_KEYS`.
+
+    A key that the file does not have yet counts as its default.
+    """
+    old = _flat(yaml.safe_load(load_config("", []).dump())) | _flat(yaml.safe_load(config_file.read_text()))
+    new = _flat(yaml.safe_load(cfg.dump()))
+    return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key not in PLACE_KEYS)
+
+
+def _flat(node: Mapping, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def add_rec_attend_config(cfg: CN) -> None:

@@ -1,4 +1,4 @@
-"""A pool of unfinished images as training batch, for the training mode StatePool."""
+"""A pool of unfinished images as training batch, for the fast model."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator

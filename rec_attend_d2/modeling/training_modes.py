@@ -36,8 +36,8 @@ def training_mode_class(cfg: CfgNode) -> Any:
     """The class named by MODEL.REC_ATTEND.TRAINING.MODE.
 
     Its ``criterion_class`` says what judges its steps, ``single_steps`` whether an image passes the step's networks
-    once per iteration rather than T times, ``whole_sequences`` whether all T steps are matched with the image's
-    objects, and ``on_a_pool`` whether it needs the batches of StatePoolLoader.
+    once per iteration rather than T times, and ``whole_sequences`` whether all T steps are matched with the image's
+    objects.
     """
     return look_up(TRAINING_MODE_REGISTRY, cfg.MODEL.REC_ATTEND.TRAINING.MODE, f"{_KEY}.MODE")
 
@@ -45,11 +45,6 @@ def training_mode_class(cfg: CfgNode) -> Any:
 def trains_whole_sequences(cfg: CfgNode) -> bool:
     """Whether training matches all T steps of an image with its objects, rather than judging single steps."""
     return cfg.MODEL.META_ARCHITECTURE not in ("RecAttend", "FastRecAttend") or cfg.MODEL.META_ARCHITECTURE == "RecAttend" and training_mode_class(cfg).whole_sequences
-
-
-def trains_on_a_pool(cfg: CfgNode) -> bool:
-    """Whether an image stays in the batch until it is finished."""
-    return cfg.MODEL.META_ARCHITECTURE == "FastRecAttend" or cfg.MODEL.META_ARCHITECTURE == "RecAttend" and training_mode_class(cfg).on_a_pool
 
 
 # Losses by name, and a function that computes statistics, called only where somebody listens.
@@ -80,7 +75,6 @@ class Sequential:
     criterion_class = MaskCriterion
     single_steps = False
     whole_sequences = True
-    on_a_pool = False
 
     @configurable
     def __init__(self) -> None:
@@ -138,7 +132,6 @@ class ParallelTeacherForcing:
     criterion_class = StepCriterion
     single_steps = True
     whole_sequences = False
-    on_a_pool = False
 
     @configurable
     def __init__(self, *, drawn_memories: DrawnMemories, own_steps: int, true_patches: int, box_noise: float):
@@ -269,8 +262,6 @@ class StatePool(ParallelTeacherForcing):
     stopping, and its slot is given to the next one (:class:`rec_attend_d2.data.StatePoolLoader`).
     """
 
-    on_a_pool = True
-
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         if cfg.MODEL.REC_ATTEND.TRAINING.OWN_STEPS < 1:
@@ -327,7 +318,6 @@ class SequentialSteps:
     criterion_class = StepCriterion
     single_steps = False
     whole_sequences = False
-    on_a_pool = False
 
     @configurable
     def __init__(self) -> None:

@@ -17,9 +17,9 @@ from detectron2.structures import Instances
 from numpy.typing import NDArray
 
 from ..checkpoint import load_weights
+from ..config import load_config, use_available_device
 from ..data import RecAttendDatasetMapper
 from ..data.image_io import read_image, to_bgr
-from ..engine.setup import load_config, use_available_device
 from ..modeling import BoxSequence, RecurrentModel
 from ..visualization import seen_image
 
@@ -167,9 +167,7 @@ def _read_config(config: CfgNode | PathLike) -> CfgNode:
         cfg.defrost()
         use_available_device(cfg)
     else:
-        if not os.path.isfile(config):
-            raise FileNotFoundError(f"The config file '{os.fspath(config)}' does not exist.")
-        cfg = load_config(os.fspath(config), [])
+        cfg = load_config(config, [])
     cfg.freeze()
     return cfg
 
