@@ -9,6 +9,10 @@ from torch import Tensor
 
 from .image_stream import ORIGIN, ImageStream, restore_stream
 
+# An image makes room for another once so many training steps missed what was left of it. At inference the model would
+# have stopped by then.
+MAX_MISSES = 2
+
 
 @dataclass
 class ImageState:
@@ -62,7 +66,7 @@ class StatePoolLoader:
         if slots < 1:
             raise ValueError(f"A pool needs at least 1 slot, got {slots} (SOLVER.IMS_PER_BATCH).")
         if max_misses < 1:
-            raise ValueError(f"MODEL.REC_ATTEND.TRAINING.MAX_MISSES is {max_misses}; give at least 1.")
+            raise ValueError(f"An image makes room for another after {max_misses} misses; give at least 1.")
         self.loader = loader
         self.slots = slots
         self.max_steps = max_steps

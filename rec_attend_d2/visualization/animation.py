@@ -8,8 +8,8 @@ import os
 import numpy as np
 from PIL import Image
 
-from ..modeling.postprocessing import strongest_instance
-from ..modeling.step_types import BoxSequence, MaskSequence
+from ..modeling.paper.postprocessing import strongest_instance
+from ..modeling.paper.sequence import StepSequence
 from .canvas import draw_box, grid, heat_overlay, magnification, magnify, text_cell
 from .colors import STOP, TEXT, instance_color
 from .instances import count_text, draw_masks
@@ -24,13 +24,13 @@ _MASK_THRESHOLD = 0.3
 
 
 def draw_animation(
-    image: np.ndarray, sequence: BoxSequence, index: int, max_steps: int = 12, threshold: float = 0.5
+    image: np.ndarray, sequence: StepSequence, index: int, max_steps: int = 12, threshold: float = 0.5
 ) -> list[np.ndarray]:
     """One frame per time step: left where the network looks and the box it proposes, right the objects found so far.
 
     Args:
         image: uint8 RGB [H, W, 3] of the network's input size.
-        sequence: of a batch; a MaskSequence (full model) shows objects as masks, a BoxSequence (stage B) as boxes.
+        sequence: of a batch; of the full model objects are shown as masks, of stage B as boxes.
         index: which image of the batch.
         max_steps: at most so many steps are drawn.
         threshold: steps of a lower score are no objects; they add none and are marked "stop".
@@ -44,8 +44,8 @@ def draw_animation(
     check_image(image, sequence)
     factor = magnification(image, _SMALLEST_PANEL)
     large = magnify(image, factor)
-    scores = to_array(sequence.scores[index, :max_steps])
-    glimpses = to_array(sequence.glimpse_maps[index, :max_steps, -1])
+    scores = to_array(sequence.steps.score[index, :max_steps])
+    glimpses = to_array(sequence.steps.scan.glimpse_maps[index, :max_steps, -1])
     corners = box_corners(sequence, index, factor)
     frames = []
     for step, (score, glimpse) in enumerate(zip(scores, glimpses, strict=True)):
@@ -66,9 +66,9 @@ def _header(text: str, is_object: bool, count: int, width: int) -> list[np.ndarr
     return [text_cell(left[0], _HEADER_HEIGHT, width, left[1]), text_cell(right, _HEADER_HEIGHT, width)]
 
 
-def _draw_found(large: np.ndarray, sequence: BoxSequence, index: int, found: list[int], factor: int) -> np.ndarray:
-    if isinstance(sequence, MaskSequence):
-        maps = to_array((sequence.masks[index] * sequence.scores[index, :, None, None])[found])
+def _draw_found(large: np.ndarray, sequence: StepSequence, index: int, found: list[int], factor: int) -> np.ndarray:
+    if sequence.steps.cut.patch_mask is not None:
+        maps = to_array((sequence.masks[index] * sequence.steps.score[index, :, None, None])[found])
         masks = strongest_instance(maps, _MASK_THRESHOLD)
         return draw_masks(large, masks.repeat(factor, axis=1).repeat(factor, axis=2), found, _THICKNESS)
     for step in found:
@@ -93,7 +93,7 @@ def save_gif(path: str | os.PathLike, frames: list[np.ndarray], seconds_per_fram
     first.save(path, save_all=True, append_images=rest, duration=round(seconds_per_frame * 1000), loop=0)
 
 
-def save_steps(prefix: str | os.PathLike, image: np.ndarray, sequence: BoxSequence, threshold: float) -> list[str]:
+def save_steps(prefix: str | os.PathLike, image: np.ndarray, sequence: StepSequence, threshold: float) -> list[str]:
     """Write all steps of a batch's first image as a picture (a column per step) and as an animation (a frame per step).
 
     Args:
@@ -104,7 +104,7 @@ def save_steps(prefix: str | os.PathLike, image: np.ndarray, sequence: BoxSequen
         Paths of the two files.
     """
     paths = [f"{os.fspath(prefix)}_steps.png", f"{os.fspath(prefix)}_steps.gif"]
-    steps = sequence.scores.shape[1]
+    steps = sequence.steps.score.shape[1]
     Image.fromarray(draw_sequence(image, sequence, 0, steps, threshold)).save(paths[0])
     save_gif(paths[1], draw_animation(image, sequence, 0, steps, threshold))
     return paths

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from ..modeling.step_types import BoxSequence, MaskSequence
+from ..modeling.paper.sequence import StepSequence
 from .canvas import dimmed, draw_box, fit, gray_picture, grid, heat_overlay, magnification, magnify, text_cell, tint
 from .colors import BOX, FADED_TEXT, MASK, STOP, TEXT
 
@@ -42,26 +42,26 @@ def glimpse_heat(glimpse_map: np.ndarray, height: int, width: int) -> np.ndarray
     return cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST)
 
 
-def _look_row(image: np.ndarray, sequence: BoxSequence, index: int, steps: int, factor: int) -> list[np.ndarray]:
+def _look_row(image: np.ndarray, sequence: StepSequence, index: int, steps: int, factor: int) -> list[np.ndarray]:
     large = magnify(image, factor)
-    maps = to_array(sequence.glimpse_maps[index, :steps, -1])
+    maps = to_array(sequence.steps.scan.glimpse_maps[index, :steps, -1])
     return [heat_overlay(large, glimpse_heat(glimpse_map, *large.shape[:2])) for glimpse_map in maps]
 
 
-def box_corners(sequence: BoxSequence, index: int, factor: int) -> np.ndarray:
+def box_corners(sequence: StepSequence, index: int, factor: int) -> np.ndarray:
     """Corners of the proposed boxes in a picture magnified by ``factor``: [T, 4], (x0, y0, x1, y1), pixels."""
     # The centre of pixel i, which is i for the network, lies at (i + 0.5) * factor in the picture.
-    return (to_array(sequence.proposals.boxes.xyxy()[index]) + 0.5) * factor
+    return (to_array(sequence.steps.proposal.boxes.xyxy()[index]) + 0.5) * factor
 
 
-def _box_row(image: np.ndarray, sequence: BoxSequence, index: int, steps: int, factor: int) -> list[np.ndarray]:
+def _box_row(image: np.ndarray, sequence: StepSequence, index: int, steps: int, factor: int) -> list[np.ndarray]:
     large = magnify(image, factor)
     return [draw_box(large, corners, BOX) for corners in box_corners(sequence, index, factor)[:steps]]
 
 
-def _patch_mask_row(image: np.ndarray, sequence: MaskSequence, index: int, steps: int, factor: int) -> list[np.ndarray]:
+def _patch_mask_row(image: np.ndarray, sequence: StepSequence, index: int, steps: int, factor: int) -> list[np.ndarray]:
     height, width = image.shape[0] * factor, image.shape[1] * factor
-    patches = sequence.patch_masks[index, :steps]
+    patches = sequence.steps.cut.patch_mask[index, :steps]
     if (patches < 0).any():
         patches = patches.sigmoid()  # logits; the paper's head gives masks >= 0
     return [fit(gray_picture(patch), height, width) for patch in to_array(patches)]
@@ -71,18 +71,18 @@ def _tint_row(image: np.ndarray, maps: Tensor, factor: int) -> list[np.ndarray]:
     return [magnify(tint(image, values, MASK), factor) for values in to_array(maps)]
 
 
-def _memory_row(sequence: BoxSequence, index: int, steps: int, factor: int) -> list[np.ndarray]:
-    return [magnify(gray_picture(memory), factor) for memory in to_array(sequence.memories[index, :steps])]
+def _memory_row(sequence: StepSequence, index: int, steps: int, factor: int) -> list[np.ndarray]:
+    return [magnify(gray_picture(memory), factor) for memory in to_array(sequence.steps.memory[index, :steps])]
 
 
 def _labelled_rows(
-    image: np.ndarray, sequence: BoxSequence, index: int, steps: int, factor: int
+    image: np.ndarray, sequence: StepSequence, index: int, steps: int, factor: int
 ) -> list[tuple[str, list[np.ndarray]]]:
     rows = [
         ("where it\nlooks", _look_row(image, sequence, index, steps, factor)),
         ("proposed\nbox", _box_row(image, sequence, index, steps, factor)),
     ]
-    if isinstance(sequence, MaskSequence):
+    if sequence.steps.cut.patch_mask is not None:
         rows.append(("mask inside\nthe box", _patch_mask_row(image, sequence, index, steps, factor)))
         rows.append(("mask on\nthe image", _tint_row(image, sequence.masks[index, :steps], factor)))
     else:
@@ -98,9 +98,9 @@ def _header(step: int, score: float, threshold: float, width: int) -> np.ndarray
     return text_cell(f"{text}: stop", _HEADER_HEIGHT, width, STOP)
 
 
-def check_image(image: np.ndarray, sequence: BoxSequence) -> None:
+def check_image(image: np.ndarray, sequence: StepSequence) -> None:
     """Raise a ValueError unless the image is uint8 [H, W, 3] of the size of the sequence's maps."""
-    expected = (*sequence.memories.shape[-2:], 3)
+    expected = (*sequence.steps.memory.shape[-2:], 3)
     if image.dtype != np.uint8 or image.shape != expected:
         raise ValueError(
             f"The image must be uint8 RGB of shape {expected}, the network's input size; "
@@ -109,13 +109,13 @@ def check_image(image: np.ndarray, sequence: BoxSequence) -> None:
 
 
 def draw_sequence(
-    image: np.ndarray, sequence: BoxSequence, index: int, max_steps: int = 12, threshold: float = 0.5
+    image: np.ndarray, sequence: StepSequence, index: int, max_steps: int = 12, threshold: float = 0.5
 ) -> np.ndarray:
     """One column per time step: score, glimpse, box, mask and memory (paper, figure 1).
 
     Args:
         image: uint8 RGB [H, W, 3] of the network's input size.
-        sequence: of a batch; a MaskSequence (full model) also shows masks, a BoxSequence (stage B) box maps.
+        sequence: of a batch; of the full model masks are shown too, of stage B box maps.
         index: which image of the batch.
         max_steps: at most so many steps are drawn.
         threshold: steps of a lower score are no objects; they are dimmed and marked "stop".
@@ -128,7 +128,7 @@ def draw_sequence(
     """
     check_image(image, sequence)
     factor = magnification(image, _SMALLEST_CELL)
-    scores = to_array(sequence.scores[index, :max_steps])
+    scores = to_array(sequence.steps.score[index, :max_steps])
     steps = len(scores)
     header = [text_cell("", _HEADER_HEIGHT, _LABEL_WIDTH)]
     header += [_header(step, float(score), threshold, image.shape[1] * factor) for step, score in enumerate(scores)]

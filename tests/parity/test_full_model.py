@@ -6,12 +6,12 @@ import torch
 
 from rec_attend_d2.checkpoint import to_original_names
 from rec_attend_d2.engine.optimization import build_optimizer
-from rec_attend_d2.modeling import MaskSequence
-from rec_attend_d2.modeling.criterion import CriterionOutput
-from rec_attend_d2.modeling.statistics import training_statistics
+from rec_attend_d2.modeling.paper.criterion import CriterionOutput
+from rec_attend_d2.modeling.paper.sequence import StepSequence
+from rec_attend_d2.modeling.paper.statistics import training_statistics
 
-PROBLEMS = ["full_leaf", "full_leaf_teacher", "full_kitti", "full_city"]
-TRAJECTORIES = ["full_leaf", "full_leaf_teacher", "full_city"]
+PROBLEMS = ["full_leaf", "full_leaf_teacher", "full_kitti", "full_city", "full_sampling_corners"]
+TRAJECTORIES = ["full_leaf", "full_leaf_teacher", "full_city", "full_sampling_corners"]
 
 # In training mode the original's own float32 rounding, which batch norm amplifies, is the larger error: computed in
 # float64 the same formulas are up to 2.0e-4 pixels and 5.6e-5 (full_leaf), 2.9e-4 (full_kitti) away from its numbers.
@@ -25,18 +25,19 @@ FIFTH_LOSS = {"full_leaf": 0.2}
 MATCHING_SLACK = 1e-6
 
 
-def outputs(sequence: MaskSequence) -> dict[str, torch.Tensor]:
+def outputs(sequence: StepSequence) -> dict[str, torch.Tensor]:
     """Our outputs by the original's names and layouts."""
+    steps, boxes = sequence.steps, sequence.steps.where.boxes
     return {
-        "attn_ctr": sequence.used_boxes.center,
-        "attn_size": sequence.used_boxes.size,
-        "attn_top_left": sequence.used_boxes.top_left,
-        "attn_bot_right": sequence.used_boxes.bottom_right,
+        "attn_ctr": boxes.center,
+        "attn_size": boxes.size,
+        "attn_top_left": boxes.top_left,
+        "attn_bot_right": boxes.bottom_right,
         "attn_box": sequence.box_maps,
-        "ctrl_rnn_glimpse_map": sequence.glimpse_maps,
-        "s_out": sequence.scores,
-        "x_patch": sequence.patches.permute(0, 1, 3, 4, 2),
-        "y_out_patch": sequence.patch_masks[..., None],
+        "ctrl_rnn_glimpse_map": steps.scan.glimpse_maps,
+        "s_out": steps.score,
+        "x_patch": steps.cut.patch.permute(0, 1, 3, 4, 2),
+        "y_out_patch": steps.cut.patch_mask[..., None],
         "y_out": sequence.masks,
     }
 
@@ -100,7 +101,7 @@ def test_evaluation_mode(load_problem, name):
     problem.model.eval()
     theirs = problem.with_prefix("eval")
     with torch.no_grad():
-        sequence = problem.model.unroll(problem.images, problem.extra_maps, problem.targets)
+        sequence = problem.sequence()
         output = problem.model.compute_losses(sequence, problem.targets)
     assert_outputs_match(outputs(sequence), theirs, pixels=1e-4, values=1e-5)
     assert_matching(output, theirs)
@@ -112,7 +113,7 @@ def test_training_mode(load_problem, name):
     problem = load_problem(name)
     problem.model.double().train()
     theirs = problem.with_prefix("train")
-    sequence = problem.model.unroll(problem.images, problem.extra_maps, problem.targets)
+    sequence = problem.sequence()
     output = problem.model.compute_losses(sequence, problem.targets)
     pixels, values = TRAIN_PIXELS.get(name, 2.5e-4), TRAIN_VALUES.get(name, 6e-5)
     assert_outputs_match(outputs(sequence), theirs, pixels, values)
@@ -126,7 +127,7 @@ def test_training_mode_in_float32(load_problem, name):
     problem = load_problem(name)
     problem.model.train()
     theirs = problem.with_prefix("train")
-    sequence = problem.model.unroll(problem.images, problem.extra_maps, problem.targets)
+    sequence = problem.sequence()
     output = problem.model.compute_losses(sequence, problem.targets)
     assert_outputs_match(outputs(sequence), theirs, pixels=1e-3, values=5e-4)
     assert sum(output.losses.values()).item() == pytest.approx(theirs["loss"].item(), rel=2e-4)
@@ -138,7 +139,7 @@ def test_gradients(load_problem, name):
     problem.model.double().train()
     # Where two matchings weigh the same to 1e-6 (test_training_mode), the original's decides.
     with_their_matching(problem, problem.with_prefix("train"))
-    sequence = problem.model.unroll(problem.images, problem.extra_maps, problem.targets)
+    sequence = problem.sequence()
     sum(problem.model.compute_losses(sequence, problem.targets).losses.values()).backward()
     gradients = {n: p.grad for n, p in problem.model.named_parameters() if p.grad is not None}
     ours = to_original_names(problem.model, gradients)
@@ -162,7 +163,7 @@ def test_trajectory(load_problem, name):
     optimizer = build_optimizer(problem.cfg, problem.model)
     ours = []
     for _ in theirs:
-        sequence = problem.model.unroll(problem.images, problem.extra_maps, problem.targets)
+        sequence = problem.sequence()
         loss = sum(problem.model.compute_losses(sequence, problem.targets).losses.values())
         optimizer.zero_grad()
         loss.backward()

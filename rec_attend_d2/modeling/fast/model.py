@@ -22,7 +22,7 @@ from ...layers.patches import cut_patches
 from ...registry import look_up
 from ..registries import BOX_PROPOSER_REGISTRY, PREPROCESSOR_REGISTRY, SEGMENTATION_HEAD_REGISTRY, STOP_SCORER_REGISTRY
 from ..steps import Cut, ExtraMaps, Feeder, Scan, Step, StepInputs, Where, select
-from ..trunk import RecurrentAttention
+from ..rec_attend import RecurrentAttention
 from .image_encoder import FEATURE_STRIDES
 from .claims import instances_of_glances, mask_pixels, new_objects, write_claims
 from .losses import MIN_BOX_IOU, PatchPairs, box_loss, class_loss, mask_loss, place_losses, score_loss

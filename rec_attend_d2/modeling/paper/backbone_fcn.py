@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .learned_maps import LearnedMaps
-from .registries import PREPROCESSOR_REGISTRY
+from ..registries import PREPROCESSOR_REGISTRY
 
 
 @PREPROCESSOR_REGISTRY.register()
