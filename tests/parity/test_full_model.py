@@ -21,6 +21,10 @@ TRAIN_VALUES = {"full_kitti": 5e-4}
 # Adam turns rounding noise into steps: weights changed by 1e-6 of their value spread the fifth loss of full_leaf by 8 %
 # (standard deviation of 8 runs) and its second by 3 %.
 FIFTH_LOSS = {"full_leaf": 0.2}
+# In full_sampling_corners one value in front of a ReLU is -7.9e-7 in float64, and the original's rounding lifted it above
+# 0. The gradients of that step are so small that this one pixel makes up to 3 % of them; with the value above 0 they agree
+# to 6e-5. Deconv layer of the head, time step, and place [image, channel, y, x].
+LIFTED_ABOVE_ZERO = {"full_sampling_corners": (4, 4, (1, 2, 10, 14))}
 # The original's matching stops improving at about this total weight; ours is the optimum.
 MATCHING_SLACK = 1e-6
 
@@ -69,6 +73,20 @@ def with_their_matching(problem, theirs: dict) -> None:
     """Make the criterion use the original's matchings: first the one of the boxes, then the one of the masks."""
     matches = iter([theirs["match_box"], theirs["match"]])
     problem.model.criterion.matcher = lambda overlap, counts: torch.from_numpy(next(matches)).to(overlap)
+
+
+def lift_above_zero(problem) -> None:
+    """Give the one value of LIFTED_ABOVE_ZERO the sign that the original's rounding gave it."""
+    layer, step, place = LIFTED_ABOVE_ZERO[problem.name]
+
+    def lift(norm, arguments, output):
+        if arguments[1] == step:
+            assert -1e-6 < output[place] < 0
+            lifted = torch.zeros_like(output)
+            lifted[place] = -2 * output[place].detach()
+            return output + lifted
+
+    problem.model.segmentation_head.deconv.layers[layer].norm.register_forward_hook(lift)
 
 
 def assert_scalars(output: CriterionOutput, theirs: dict) -> None:
@@ -139,6 +157,8 @@ def test_gradients(load_problem, name):
     problem.model.double().train()
     # Where two matchings weigh the same to 1e-6 (test_training_mode), the original's decides.
     with_their_matching(problem, problem.with_prefix("train"))
+    if name in LIFTED_ABOVE_ZERO:
+        lift_above_zero(problem)
     sequence = problem.sequence()
     sum(problem.model.compute_losses(sequence, problem.targets).losses.values()).backward()
     gradients = {n: p.grad for n, p in problem.model.named_parameters() if p.grad is not None}
