@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rec_attend_d2.engine import load_config
+from rec_attend_d2.config import load_config
 from rec_attend_d2.prediction import (
     CocoResults,
     CountFile,
@@ -79,10 +79,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def build_predictor(arguments: argparse.Namespace, batch_size: int) -> Predictor:
     """The model of the command line. Raises ValueError or FileNotFoundError where something is wrong with it."""
-    try:
-        cfg = load_config(arguments.config_file, arguments.opts)
-    except (AssertionError, KeyError) as error:  # what Detectron2 raises for keys it does not know
-        raise ValueError(f"The config file or --opts is not valid: {error}") from error
+    cfg = load_config(arguments.config_file, arguments.opts)
     return Predictor(cfg, find_weights(cfg, arguments.config_file), batch_size)
 
 

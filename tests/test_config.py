@@ -1,15 +1,19 @@
 """The configuration: every key we add is read somewhere, and every YAML loads and builds its model."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
 
 import rec_attend_d2
 from rec_attend_d2 import add_rec_attend_config
+from rec_attend_d2.config import different_settings, load_config
 from rec_attend_d2.data import register_datasets
 
 PACKAGE = Path(rec_attend_d2.__file__).parent
@@ -147,7 +151,7 @@ def test_adding_the_keys_changes_no_other_config():
 
 def test_every_key_has_a_comment():
     documented, uncommented = False, []
-    for line in (PACKAGE / "config.py").read_text(encoding="utf-8").splitlines():
+    for line in (PACKAGE / "config.py").read_text(encoding="utf-8").partition("def _add_data_config")[2].splitlines():
         text = line.strip()
         if text.startswith("#"):
             documented = True  # of all keys up to the next line that is none
@@ -162,10 +166,7 @@ def test_every_key_has_a_comment():
 
 
 def load(path: Path) -> CfgNode:
-    cfg = our_cfg()
-    cfg.merge_from_file(str(path))
-    cfg.MODEL.DEVICE = "cpu"
-    return cfg
+    return load_config(path, ["MODEL.DEVICE", "cpu"])
 
 
 def test_there_are_config_files():
@@ -201,8 +202,64 @@ def test_config_file_names_registered_data_sets(path: Path):
     register_datasets(load(path))  # raises for a name that is not known
 
 
-def test_an_unknown_key_in_a_file_is_refused(tmp_path: Path):
+# ---------------------------------------------------------------- loading
+
+
+def test_without_cuda_the_device_is_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert load_config("", []).MODEL.DEVICE == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert load_config("", []).MODEL.DEVICE == "cuda"
+
+
+def test_options_come_last(tmp_path: Path):
+    path = tmp_path / "three.yaml"
+    path.write_text("MODEL:\n  REC_ATTEND:\n    TIME_STEPS: 3\nVERSION: 2\n")
+    assert load_config(path, []).MODEL.REC_ATTEND.TIME_STEPS == 3
+    assert load_config(path, ["MODEL.REC_ATTEND.TIME_STEPS", "4"]).MODEL.REC_ATTEND.TIME_STEPS == 4
+    with pytest.raises(ValueError, match="options SEEED 3 are not valid: .*SEEED"):
+        load_config("", ["SEEED", 3])
+
+
+def test_a_file_that_is_not_there():
+    with pytest.raises(FileNotFoundError, match="nowhere.yaml"):
+        load_config("nowhere.yaml", [])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("MODEL:\n  REC_ATTEND:\n    TIMESTEPS: 3\nVERSION: 2\n", "MODEL.REC_ATTEND.TIMESTEPS"),
+        ("MODEL: [1\n", "expected ',' or ']'"),
+        ("- SEED\n", ""),
+        ("", ""),
+        ("_BASE_: missing.yaml\nVERSION: 2\n", "missing.yaml"),
+        ("SEED: three\nVERSION: 2\n", "SEED"),
+    ],
+    ids=["unknown key", "no yaml", "a list", "empty", "no base", "wrong type"],
+)
+def test_a_file_that_is_no_config_is_refused_by_name(tmp_path: Path, content: str, reason: str):
     path = tmp_path / "wrong.yaml"
-    path.write_text("MODEL:\n  REC_ATTEND:\n    TIMESTEPS: 3\nVERSION: 2\n")
-    with pytest.raises(KeyError, match="MODEL.REC_ATTEND.TIMESTEPS"):
-        load(path)
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"wrong.yaml' .*is not valid: .*{re.escape(reason)}"):
+        load_config(path, [])
+
+
+@pytest.mark.parametrize("name", ["evil.yaml", "harmless.yaml"], ids=["the file", "its base"])
+def test_a_file_that_would_run_code_is_refused(tmp_path: Path, name: str):
+    ran = tmp_path / "ran"
+    (tmp_path / "evil.yaml").write_text(f"OUTPUT_DIR: !!python/object/apply:os.mkdir ['{ran}']\nVERSION: 2\n")
+    (tmp_path / "harmless.yaml").write_text("_BASE_: evil.yaml\n")
+    with pytest.raises(ValueError, match=f"(?s){name}' asks for a Python object.*evil.yaml"):
+        load_config(tmp_path / name, [])
+    assert not ran.exists()
+
+
+def test_a_setting_that_is_newer_than_a_training_counts_as_its_default(tmp_path: Path):
+    cfg = load_config("", ["SEED", 3])
+    older = {key: value for key, value in yaml.safe_load(cfg.dump()).items() if key != "SEED"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(older))
+    assert different_settings(cfg, tmp_path / "config.yaml") == ["SEED"]
+    cfg.SEED = load_config("", []).SEED
+    cfg.OUTPUT_DIR = "elsewhere"
+    assert different_settings(cfg, tmp_path / "config.yaml") == []

@@ -14,8 +14,9 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+from rec_attend_d2.config import load_config
 from rec_attend_d2.data.datasets.rosettes import SEED, render_plant
-from rec_attend_d2.engine import evaluate, load_config
+from rec_attend_d2.engine import evaluate
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "weights" / "rosettes_fast.yaml"

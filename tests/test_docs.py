@@ -21,9 +21,9 @@ import pytest
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from rec_attend_d2.config import load_config
 from rec_attend_d2.data.datasets import register_builtin_datasets
 from rec_attend_d2.data.datasets.rosettes import SEED, render_plant
-from rec_attend_d2.engine import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ROOT / "configs" / "quick_schedules"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from rec_attend_d2.engine import load_config
+from rec_attend_d2.config import load_config
 from rec_attend_d2.export import Comparison
 
 ROOT = Path(__file__).resolve().parents[1]

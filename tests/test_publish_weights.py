@@ -16,7 +16,7 @@ import yaml
 from detectron2.modeling import build_model
 from torch.optim.swa_utils import AveragedModel
 
-from rec_attend_d2.engine import load_config
+from rec_attend_d2.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ROOT / "configs" / "quick_schedules" / "stage_c.yaml"

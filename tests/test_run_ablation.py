@@ -17,9 +17,9 @@ import yaml
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 
+from rec_attend_d2.config import load_config
 from rec_attend_d2.data.augmentation import build_augmentations
 from rec_attend_d2.data.state_pool import ImageState
-from rec_attend_d2.engine import load_config
 from rec_attend_d2.engine.ema import read_ema_decay
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -248,16 +248,6 @@ def test_a_folder_with_another_training_is_not_taken_for_this_one(write_ablation
         run_main(write_ablation({"base": [], "seed": ["SEED", 4]}))
     assert "holds a training with other SEED" in capsys.readouterr().out
     assert training.commands == []
-
-
-def test_a_setting_that_is_newer_than_a_training_counts_as_its_default(tool, tmp_path):
-    cfg = load_config(str(ROOT / QUICK), [])
-    older = {key: value for key, value in yaml.safe_load(cfg.dump()).items() if key != "SEED"}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(older))
-    assert tool.different_settings(cfg, tmp_path / "config.yaml") == ["SEED"]  # the quick config's is not the default
-    cfg.SEED = load_config("", []).SEED
-    cfg.OUTPUT_DIR = "elsewhere"
-    assert tool.different_settings(cfg, tmp_path / "config.yaml") == []
 
 
 @pytest.mark.parametrize(

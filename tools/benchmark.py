@@ -30,7 +30,6 @@ from typing import Any
 import torch
 from benchmark_speed import find_config, plain_path
 from detectron2.config import CfgNode
-from run_ablation import different_settings
 
 from rec_attend_d2.benchmark.batches import is_of_this_project
 from rec_attend_d2.benchmark.report import describe_environment
@@ -39,7 +38,7 @@ from rec_attend_d2.comparison.files import ComparisonError
 from rec_attend_d2.comparison.models import ModelSpec
 from rec_attend_d2.comparison.report import HTML, JSON, MARKDOWN, write_report
 from rec_attend_d2.comparison.suite import check_same, gather, run_model
-from rec_attend_d2.engine import load_config
+from rec_attend_d2.config import different_settings, load_config
 
 THRESHOLD_IMAGES = 30
 SCHEMA = 1

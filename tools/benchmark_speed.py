@@ -30,7 +30,6 @@ import torch
 import yaml
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
-from run_ablation import different_settings
 
 from rec_attend_d2.benchmark import growth, report
 from rec_attend_d2.benchmark.compute import matmul_peak
@@ -38,7 +37,7 @@ from rec_attend_d2.benchmark.postprocessing import IMAGE_SIZE, INSTANCES, postpr
 from rec_attend_d2.benchmark.report import ReportError
 from rec_attend_d2.benchmark.startup import import_times, training_times
 from rec_attend_d2.benchmark.suite import Effort, all_rows, growth_values, timing_row
-from rec_attend_d2.engine import load_config
+from rec_attend_d2.config import different_settings, load_config
 from rec_attend_d2.whole_files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -35,8 +35,8 @@ from tabulate import tabulate
 from torch import Tensor
 
 from rec_attend_d2.checkpoint import load_weights
+from rec_attend_d2.config import load_config
 from rec_attend_d2.data import RecAttendDatasetMapper, register_datasets
-from rec_attend_d2.engine import load_config
 from rec_attend_d2.export import (
     EXPORT_FORMAT_REGISTRY,
     Comparison,

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from detectron2.utils.env import seed_all_rng
 
+from rec_attend_d2.config import load_config
 from rec_attend_d2.data import register_datasets
-from rec_attend_d2.engine import load_config
 from rec_attend_d2.engine.range_test import RangeTest, RangeTestTrainer, draw_range_test
 from rec_attend_d2.whole_files import write_json
 

@@ -25,8 +25,8 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from rec_attend_d2.checkpoint import load_weights
+from rec_attend_d2.config import load_config
 from rec_attend_d2.data import build_test_loader, register_datasets
-from rec_attend_d2.engine import load_config
 from rec_attend_d2.evaluation.label_images import listed
 from rec_attend_d2.evaluation.submission import SUBMISSION_REGISTRY, SubmissionFormat, has_labels
 

@@ -31,14 +31,13 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
-from run_ablation import different_settings
 from tabulate import tabulate
 from update_model_zoo import COLUMNS
 
 from rec_attend_d2.checkpoint import load_weights
 from rec_attend_d2.checkpoint.files import save_inference_weights
 from rec_attend_d2.checkpoint.loading import read_checkpoint
-from rec_attend_d2.engine import load_config
+from rec_attend_d2.config import different_settings, load_config
 from rec_attend_d2.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]

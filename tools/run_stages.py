@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from run_ablation import different_settings
 from tabulate import tabulate
 from update_model_zoo import describe
 
-from rec_attend_d2.engine import load_config
+from rec_attend_d2.config import different_settings, load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("stage_a", "stage_b", "stage_c")
@@ -89,7 +88,7 @@ def plan(config_dir: Path, output: Path | None, first: str | None, options: list
         config_file = config_dir / f"{name}.yaml"
         try:
             cfg = load_config(str(config_file), options)
-        except (AssertionError, KeyError, ValueError) as error:
+        except ValueError as error:
             raise StagesError(f"{config_file}: {error}") from error
         weights = ["MODEL.WEIGHTS", str(stages[-1].folder / WEIGHTS)] if stages else []
         folder = output / name if output else ROOT / cfg.OUTPUT_DIR

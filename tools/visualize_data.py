@@ -17,8 +17,8 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
+from rec_attend_d2.config import load_config
 from rec_attend_d2.data import register_datasets
-from rec_attend_d2.engine import load_config
 from rec_attend_d2.prediction import distinct_names
 from rec_attend_d2.visualization import TrainingDataDrawer
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..data.state_pool import ImageState
+from ..data.training import trains_on_a_pool
 from ..engine.optimization import build_optimizer
 from ..modeling import RecAttend, RecurrentModel
-from ..modeling.training_modes import trains_on_a_pool
 from .batches import check_config, is_of_this_project, synthetic_batch, usual_objects
 
 SEED = 0

@@ -77,7 +77,7 @@ def training_memory(cfg: CfgNode, images: int, threads: int) -> TrainingMemory:
 
 def main(config_file: str, images: str, steps: str) -> None:
     """Train and print the memory."""
-    from ..engine import load_config
+    from ..config import load_config
 
     cfg = load_config(config_file, [])
     step = TrainingStep(cfg, build_random_model(cfg), int(images))

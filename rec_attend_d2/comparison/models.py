@@ -12,9 +12,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
 
 from ..benchmark.batches import is_of_this_project
+from ..config import load_config
 from ..data import RecAttendDatasetMapper, register_datasets
 from ..data.augmentation import augmentations_around
-from ..engine import load_config
 from .budget import Budget
 from .files import ComparisonError
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..engine import load_config
+from ..config import load_config
 from ..whole_files import write_json
 from .content import Picture, make_sections
 from .figures import picture_png

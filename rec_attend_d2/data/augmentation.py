@@ -14,7 +14,7 @@ from detectron2.data import transforms as T
 from fvcore.common.registry import Registry
 from numpy.typing import NDArray
 
-from ..modeling.image_model import training_size
+from .training import training_size
 from .warps import SMALLEST_SHARE, WarpTransform, elastic_displacement
 
 AUGMENTATION_REGISTRY = Registry("AUGMENTATION")

@@ -13,11 +13,11 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 from numpy.typing import NDArray
 
-from ..modeling.training_modes import trains_whole_sequences
 from .augmentation import build_augmentations, build_resize
 from .image_io import check_percentiles, read_image
 from .instances import InstanceTargets, build_targets
 from .map_targets import MapTargetGenerator
+from .training import trains_on_all_objects
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +72,7 @@ class RecAttendDatasetMapper:
         )
         return {
             "augmentations": build_augmentations(cfg) if is_train else [build_resize(cfg)],
-            # Single steps are trained with all objects of an image; a sequence has room for so many.
-            "time_steps": node.TIME_STEPS if trains_whole_sequences(cfg) else sys.maxsize,
+            "time_steps": sys.maxsize if trains_on_all_objects(cfg) else node.TIME_STEPS,
             "contrast_percentiles": cfg.INPUT.CONTRAST_PERCENTILES,
             "map_targets": maps if _needs_maps(cfg, is_train) else None,
         }

@@ -1,4 +1,4 @@
-"""A pool of unfinished images as training batch, for the training mode StatePool."""
+"""A pool of unfinished images as training batch, for the fast model."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -8,7 +8,6 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from .image_stream import ORIGIN, ImageStream, restore_stream
-
 
 # An image that the model never stops at gives up its slot after so many glances.
 MAX_GLANCES = 20

@@ -1,6 +1,6 @@
 """Training and evaluation on Detectron2's trainer."""
 
-from .setup import load_config, setup, write_results
+from .setup import setup, write_results
 from .trainer import Trainer, evaluate
 
-__all__ = ["Trainer", "evaluate", "load_config", "setup", "write_results"]
+__all__ = ["Trainer", "evaluate", "setup", "write_results"]

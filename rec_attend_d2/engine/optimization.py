@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
-from ..layers.step_norm import STEP_NORM_REGISTRY
+from ..layers.step_norm import STEP_NORMS
 from ..registry import look_up, register_as
 
 OPTIMIZER_REGISTRY = Registry("OPTIMIZER")
@@ -26,7 +26,7 @@ LR_SCHEDULER_REGISTRY = Registry("LR_SCHEDULER")
 LR_SCHEDULER_REGISTRY.__doc__ = """Functions (cfg, optimizer) -> learning rate schedule, besides Detectron2's own."""
 
 # Norm layers of PyTorch (batch, instance, group, layer and, where it has it, RMS) and Detectron2's that are none of
-# these. Those of this project are the entries of STEP_NORM_REGISTRY.
+# these. Those of this project are the entries of STEP_NORMS.
 _NORMS: tuple[type[nn.Module], ...] = (_NormBase, nn.GroupNorm, nn.LayerNorm, LayerNorm, CycleBatchNormList)
 _NORMS += (nn.RMSNorm,) if hasattr(nn, "RMSNorm") else ()
 
@@ -127,7 +127,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
     0 and that every norm layer counts as one. SOLVER.BIAS_LR_FACTOR multiplies the learning rate of biases.
     """
     solver = cfg.SOLVER
-    norms = (*_NORMS, *(norm for _, norm in STEP_NORM_REGISTRY if isinstance(norm, type)))
+    norms = (*_NORMS, *STEP_NORMS.values())
     groups, seen = [], set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):

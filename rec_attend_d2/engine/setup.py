@@ -2,44 +2,19 @@
 
 import argparse
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..config import add_rec_attend_config
+from ..config import load_config
 from ..data import register_datasets
 from ..whole_files import write_json
 
 logger = logging.getLogger(__name__)
-
-
-def load_config(config_file: str, options: list[str]) -> CfgNode:
-    """Config of a file and of ``KEY VALUE`` pairs; on a machine without CUDA the device becomes the CPU.
-
-    Raises:
-        FileNotFoundError: there is no such config file.
-    """
-    if config_file and not os.path.isfile(config_file):
-        raise FileNotFoundError(f"--config-file names '{config_file}', which does not exist.")
-    cfg = get_cfg()
-    add_rec_attend_config(cfg)
-    if config_file:
-        cfg.merge_from_file(config_file)
-    cfg.merge_from_list(options)
-    use_available_device(cfg)
-    return cfg
-
-
-def use_available_device(cfg: CfgNode) -> None:
-    """Set MODEL.DEVICE to the CPU, in place, where it is CUDA on a machine that has none."""
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
 
 
 def setup(arguments: argparse.Namespace) -> CfgNode:

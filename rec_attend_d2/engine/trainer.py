@@ -19,13 +19,20 @@ from ..checkpoint import load_weights
 from ..checkpoint.loading import AVERAGE_KEY
 from ..data import StatePoolLoader, StreamLoader, build_test_loader, build_train_loader
 from ..evaluation.build import build_evaluator
-from ..modeling import RecurrentModel
 from ..random_numbers import run_seed
 from .accumulation import accumulating, read_batches
 from .checkpointer import SafeCheckpointer
 from .early_stopping import EarlyStopping, TrainingStopped, read_patience
 from .ema import AverageHook, build_average, read_ema_decay
-from .hooks import PICTURES, MemoryHook, PicturesHook, ResumableBestCheckpointer, ScheduledSamplingHook, SeedHook, unwrap
+from .hooks import (
+    PICTURES,
+    MemoryHook,
+    PicturesHook,
+    ResumableBestCheckpointer,
+    ScheduledSamplingHook,
+    SeedHook,
+    unwrap,
+)
 from .optimization import build_lr_scheduler, build_optimizer
 from .validation import ValidationBatches, ValidationLossHook
 from .watchdog import WatchdogHook, explain_infinite_loss
@@ -151,7 +158,8 @@ class Trainer(DefaultTrainer):
         ]
         writers = [hook for hook in detectron2_hooks if isinstance(hook, PeriodicWriter)]
         others = [hook for hook in detectron2_hooks if hook not in writers]
-        ours: list = [ScheduledSamplingHook(self.model)] if isinstance(unwrap(self.model), RecurrentModel) else []
+        samples = hasattr(unwrap(self.model), "scheduled_sampling")
+        ours: list = [ScheduledSamplingHook(self.model)] if samples else []
         if comm.is_main_process():
             ours += self._main_process_hooks()
         stopping = [self._early_stopping()] if self._patience > 0 else []

@@ -14,7 +14,6 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from ..data import ImageState, RecAttendDatasetMapper
-from ..modeling import RecurrentModel
 from ..random_numbers import seeded
 from .hooks import unwrap
 
@@ -33,7 +32,7 @@ def as_in_training(model: nn.Module) -> Iterator[None]:
     """
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    sampling = model.scheduled_sampling if isinstance(model, RecurrentModel) else None
+    sampling = getattr(model, "scheduled_sampling", None)
     iteration = 0 if sampling is None else sampling.iteration
     try:
         model.train()
@@ -78,7 +77,7 @@ class ValidationBatches:
     def __iter__(self) -> Iterator[list[dict]]:
         for start in range(0, len(self._dicts), self._size):
             batch = [self._mapper(entry) for entry in self._dicts[start : start + self._size]]
-            # New states for the training mode StatePool, which has it draw a memory for each.
+            # New states for the fast model, which draws a memory for each.
             yield [{**entry, "state": ImageState()} for entry in batch]
 
 

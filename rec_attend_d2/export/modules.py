@@ -197,7 +197,10 @@ class StopLoopModel(_TensorModel):
     def _empty(self, model: RecurrentAttention, images: Tensor) -> dict[str, Tensor]:
         """Room for all steps, [B, T, ...] each."""
         shapes: dict[str, tuple[int, ...]] = {
-            "masks": tuple(images.shape[2:]), "scores": (), "centers": (2,), "sizes": (2,)
+            "masks": tuple(images.shape[2:]),
+            "scores": (),
+            "centers": (2,),
+            "sizes": (2,),
         }
         scorer = getattr(model, "class_scorer", None)
         if scorer is not None:

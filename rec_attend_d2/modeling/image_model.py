@@ -10,31 +10,10 @@ from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
 
+from ..data.training import training_size
+
 # Training statistics are put into the event storage every so many iterations.
 STATISTICS_PERIOD = 20
-
-
-def training_size(cfg: CfgNode) -> tuple[int, int]:
-    """(H, W) in pixels of what a model is trained on: INPUT.IMAGE_SIZE, or the windows that RandomCrop cuts out of it.
-
-    Raises:
-        ValueError: INPUT.CROP does not fit INPUT.AUGMENTATIONS or INPUT.IMAGE_SIZE.
-    """
-    node, image_size = cfg.INPUT.CROP, tuple(cfg.INPUT.IMAGE_SIZE)
-    if "RandomCrop" not in cfg.INPUT.AUGMENTATIONS:
-        if node.ENABLED:
-            raise ValueError("INPUT.CROP.ENABLED is True: name 'RandomCrop' in INPUT.AUGMENTATIONS instead.")
-        return image_size
-    size = tuple(node.SIZE)
-    fits = len(size) == 2 and all(
-        isinstance(side, int) and 1 <= side <= limit for side, limit in zip(size, image_size, strict=False)
-    )
-    if node.TYPE != "absolute" or not fits:
-        raise ValueError(
-            f"INPUT.CROP is {node.TYPE} {list(size)}, but RandomCrop needs TYPE 'absolute' and as SIZE [height, width] "
-            f"in pixels, from 1 up to INPUT.IMAGE_SIZE {list(image_size)}."
-        )
-    return size
 
 
 class ImageModel(nn.Module):
@@ -51,7 +30,7 @@ class ImageModel(nn.Module):
         """
         Args:
             image_size: (H, W), pixels.
-            training_size: (H, W) in training, see :func:`training_size`.
+            training_size: (H, W) in training, see :func:`rec_attend_d2.data.training.training_size`.
             pixel_mean, pixel_std: [3], BGR, subtracted from and divided into images of range 0 to 255.
         """
         super().__init__()

@@ -17,10 +17,10 @@ from detectron2.structures import Instances
 from numpy.typing import NDArray
 
 from ..checkpoint import load_weights
+from ..config import load_config, use_available_device
 from ..data import RecAttendDatasetMapper
 from ..data.image_io import read_image, to_bgr
-from ..engine.setup import load_config, use_available_device
-from ..modeling import BoxSequence, RecurrentModel
+from ..modeling import RecurrentAttention
 from ..visualization import seen_image
 
 PathLike = str | os.PathLike
@@ -72,7 +72,7 @@ class Predictor:
         _check_needs(self.cfg)
         self.batch_size = batch_size
         self.model = build_model(self.cfg)
-        if not isinstance(self.model, RecurrentModel):
+        if not isinstance(self.model, RecurrentAttention):
             raise ValueError(
                 f"MODEL.META_ARCHITECTURE '{self.cfg.MODEL.META_ARCHITECTURE}' predicts no instances. Give the config "
                 "and weights of stage C or of the fast recipe."
@@ -167,9 +167,7 @@ def _read_config(config: CfgNode | PathLike) -> CfgNode:
         cfg.defrost()
         use_available_device(cfg)
     else:
-        if not os.path.isfile(config):
-            raise FileNotFoundError(f"The config file '{os.fspath(config)}' does not exist.")
-        cfg = load_config(os.fspath(config), [])
+        cfg = load_config(config, [])
     cfg.freeze()
     return cfg
 

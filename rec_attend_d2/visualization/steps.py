@@ -16,7 +16,7 @@ from torch import Tensor
 from ..modeling import RecurrentAttention
 from ..modeling.steps import Step
 from .canvas import dimmed, draw_box, fit, gray_picture, grid, heat_overlay, magnification, magnify, text_cell
-from .colors import BOX, FADED_TEXT, STOP, TEXT, instance_color
+from .colors import BOX, FADED_TEXT, STOP, TEXT
 from .instances import count_text, draw_found
 
 # Sizes in pixels of the picture.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from detectron2.config import CfgNode
 
-from rec_attend_d2.engine import load_config
+from rec_attend_d2.config import load_config
 
 QUICK = Path(__file__).resolve().parents[2] / "configs" / "quick_schedules"
 

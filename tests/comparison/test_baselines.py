@@ -6,8 +6,8 @@ import pytest
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import GeneralizedRCNN, build_model
 
+from rec_attend_d2.config import load_config
 from rec_attend_d2.data import register_datasets
-from rec_attend_d2.engine import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 BASELINES = sorted(CONFIGS.glob("baselines/**/mask_rcnn_R_50_FPN.yaml"))

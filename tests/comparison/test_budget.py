@@ -8,7 +8,7 @@ import torch
 from detectron2.solver import build_lr_scheduler
 
 from rec_attend_d2.comparison.budget import Budget, BudgetLRScheduler, Spent, Stopwatch, fit_schedule
-from rec_attend_d2.engine import load_config
+from rec_attend_d2.config import load_config
 
 
 @pytest.mark.parametrize("limits", [{}, {"minutes": 0}, {"iterations": -1}, {"minutes": 1, "iterations": 2}])

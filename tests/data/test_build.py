@@ -26,11 +26,15 @@ def test_train_loader_keeps_images_without_objects(own):
     assert {tuple(entry["image"].shape) for batch in batches for entry in batch} == {(3, 32, 48)}
 
 
-def test_the_state_pool_brings_images_back(own):
-    own.MODEL.META_ARCHITECTURE = "RecAttend"
-    own.MODEL.REC_ATTEND.TRAINING.MODE = "StatePool"
-    own.MODEL.REC_ATTEND.TRAINING.MAX_MISSES = 3
-    loader = build_train_loader(own)
+@pytest.fixture
+def fast(own):
+    own.MODEL.META_ARCHITECTURE = "FastRecAttend"
+    return own
+
+
+def test_the_fast_model_gets_images_back(fast):
+    fast.MODEL.REC_ATTEND.TRAINING.MAX_MISSES = 3
+    loader = build_train_loader(fast)
     assert isinstance(loader, StatePoolLoader)
     assert (loader.slots, loader.max_steps, loader.max_misses) == (2, 10, 3)
     batches = iter(loader)
@@ -41,22 +45,33 @@ def test_the_state_pool_brings_images_back(own):
     assert second[1]["state"].steps == 0 and second[1]["image"].shape == (3, 32, 48)
 
 
-def test_the_pool_is_shared_by_all_processes(own, monkeypatch):
-    own.MODEL.META_ARCHITECTURE = "RecAttend"
-    own.MODEL.REC_ATTEND.TRAINING.MODE = "StatePool"
-    own.SOLVER.IMS_PER_BATCH = 6
+def test_the_pool_is_shared_by_all_processes(fast, monkeypatch):
+    fast.SOLVER.IMS_PER_BATCH = 6
     monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 3)
     monkeypatch.setattr("detectron2.utils.comm.shared_random_seed", lambda: 0)
-    assert build_train_loader(own).slots == 2
+    assert build_train_loader(fast).slots == 2
+
+
+@pytest.mark.parametrize("architecture", ["RecAttend", "RecAttendBoxProposer", "RecAttendPreprocessor"])
+def test_the_papers_models_get_every_image_once_a_round(own, architecture: str):
+    own.MODEL.META_ARCHITECTURE = architecture
+    assert "state" not in next(iter(build_train_loader(own)))[0]
 
 
 @pytest.mark.parametrize(
-    ("architecture", "mode"), [("RecAttendBoxProposer", "StatePool"), ("RecAttend", "ParallelTeacherForcing")]
+    ("architecture", "kept"),
+    [
+        ("FastRecAttend", [0, 2]),
+        ("RecAttend", [0, 1]),
+        ("RecAttendBoxProposer", [0, 1]),
+        ("RecAttendPreprocessor", [0, 1]),
+    ],
 )
-def test_only_the_state_pool_of_the_full_model_keeps_images(own, architecture: str, mode: str):
+def test_only_the_fast_model_learns_from_all_objects(own, architecture: str, kept: list[int]):
     own.MODEL.META_ARCHITECTURE = architecture
-    own.MODEL.REC_ATTEND.TRAINING.MODE = mode
-    assert "state" not in next(iter(build_train_loader(own)))[0]
+    own.MODEL.REC_ATTEND.TIME_STEPS = 1
+    own.INPUT.AUGMENTATIONS = []
+    assert sorted(len(entry["instances"]) for entry in next(iter(build_train_loader(own)))) == kept
 
 
 def test_test_loader_gives_each_image_once(own):

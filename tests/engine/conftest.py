@@ -11,8 +11,9 @@ import pytest
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from rec_attend_d2.config import load_config
 from rec_attend_d2.data import register_datasets
-from rec_attend_d2.engine import Trainer, load_config
+from rec_attend_d2.engine import Trainer
 
 QUICK = Path(__file__).resolve().parents[2] / "configs" / "quick_schedules"
 NAME = "engine_pictures"

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from rec_attend_d2.checkpoint import load_weights
 from rec_attend_d2.checkpoint.files import save_inference_weights
+from rec_attend_d2.config import load_config
 from rec_attend_d2.data import register_datasets
-from rec_attend_d2.engine import Trainer, evaluate, hooks, load_config
+from rec_attend_d2.engine import Trainer, evaluate, hooks
 from rec_attend_d2.engine.ema import build_average, read_ema_decay, warmed_up_decay
 
 QUICK = Path(__file__).resolve().parents[2] / "configs" / "quick_schedules"

@@ -8,7 +8,7 @@ import torch
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
-from rec_attend_d2.engine import load_config
+from rec_attend_d2.config import load_config
 from rec_attend_d2.layers.step_norm import PerStepBatchNorm
 from rec_attend_d2.modeling import RecAttend
 

@@ -55,7 +55,9 @@ def test_pixels_and_whole_maps_agree(side):
     expected = torch.zeros(5, *SIZE)
     expected[pixels.box, pixels.y, pixels.x] = pixels.value
     torch.testing.assert_close(maps, expected, rtol=1e-5, atol=1e-5)
-    counted = torch.zeros(5, *SIZE, dtype=torch.int64).index_put((pixels.box, pixels.y, pixels.x), torch.tensor(1), True)
+    counted = torch.zeros(5, *SIZE, dtype=torch.int64).index_put(
+        (pixels.box, pixels.y, pixels.x), torch.tensor(1), True
+    )
     assert torch.equal(counted, inside.long())
     assert inside[4].sum() == 0 and inside[2].all() and inside[3].sum() == 1
 
@@ -70,7 +72,14 @@ def test_pasting_undoes_cutting():
 
 
 def test_no_box_has_no_pixel():
-    assert len(paste_pixels(torch.zeros(0, 8, 8), boxes((0, 0, 0, 0)).__class__(torch.zeros(0, 2), torch.zeros(0, 2)), SIZE).y) == 0
+    assert (
+        len(
+            paste_pixels(
+                torch.zeros(0, 8, 8), boxes((0, 0, 0, 0)).__class__(torch.zeros(0, 2), torch.zeros(0, 2)), SIZE
+            ).y
+        )
+        == 0
+    )
 
 
 def test_scaled_boxes_cover_the_same_part_of_the_image():

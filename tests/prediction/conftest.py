@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
-from rec_attend_d2.engine import load_config
+from rec_attend_d2.config import load_config
 from rec_attend_d2.prediction import Predictor
 
 QUICK = Path(__file__).resolve().parents[2] / "configs" / "quick_schedules"

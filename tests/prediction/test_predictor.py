@@ -15,8 +15,8 @@ from detectron2.structures import Instances
 
 import rec_attend_d2
 from rec_attend_d2.checkpoint import load_weights
+from rec_attend_d2.config import load_config
 from rec_attend_d2.data import build_test_loader, register_datasets
-from rec_attend_d2.engine import load_config
 from rec_attend_d2.prediction import Predictor, find_weights
 
 ROOT = Path(__file__).resolve().parents[2]

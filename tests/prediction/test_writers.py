@@ -12,7 +12,7 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 from pycocotools.coco import COCO
 
-from rec_attend_d2.engine import load_config
+from rec_attend_d2.config import load_config
 from rec_attend_d2.prediction import (
     CocoResults,
     CountFile,

@@ -12,7 +12,7 @@ import torch
 from detectron2.modeling import build_model
 from PIL import Image
 
-from rec_attend_d2.engine import load_config
+from rec_attend_d2.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "visualize_steps.py"

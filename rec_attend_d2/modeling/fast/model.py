@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from ...layers.boxes import CenterBoxes
 from ...layers.patches import cut_patches
 from ...registry import look_up
+from ..rec_attend import RecurrentAttention
 from ..registries import BOX_PROPOSER_REGISTRY, PREPROCESSOR_REGISTRY, SEGMENTATION_HEAD_REGISTRY, STOP_SCORER_REGISTRY
 from ..steps import Cut, ExtraMaps, Feeder, Scan, Step, StepInputs, Where, select
-from ..trunk import RecurrentAttention
-from .image_encoder import FEATURE_STRIDES
 from .claims import instances_of_glances, mask_pixels, new_objects, write_claims
+from .image_encoder import FEATURE_STRIDES
 from .losses import MIN_BOX_IOU, PatchPairs, box_loss, class_loss, mask_loss, place_losses, score_loss
 from .place_proposer import Candidates
 from .scorer import ClassScorer
@@ -88,7 +88,9 @@ class FastRecAttend(RecurrentAttention):
         head = look_up(SEGMENTATION_HEAD_REGISTRY, node.SEGMENTATION_HEAD.NAME, head_key)(cfg, in_channels)
         scorer = look_up(STOP_SCORER_REGISTRY, node.STOP_SCORER.NAME, f"{key}.STOP_SCORER.NAME")
         if node.NUM_CLASSES < 0 or node.NUM_CLASSES == 1:
-            raise ValueError(f"{key}.NUM_CLASSES is {node.NUM_CLASSES}. Give 0 for objects of one kind, or their number.")
+            raise ValueError(
+                f"{key}.NUM_CLASSES is {node.NUM_CLASSES}. Give 0 for objects of one kind, or their number."
+            )
         return {
             "preprocessor": preprocessor,
             "box_proposer": proposer,
@@ -159,7 +161,9 @@ class FastRecAttend(RecurrentAttention):
                     f"{entry.get('file_name', 'An image')} has an object of class {largest} (counted from 0), but "
                     f"MODEL.REC_ATTEND.NUM_CLASSES is {self.class_scorer.classes}."
                 )
-        return ObjectTargets.from_instances([entry["instances"] for entry in batched_inputs], *self.padding, self.device)
+        return ObjectTargets.from_instances(
+            [entry["instances"] for entry in batched_inputs], *self.padding, self.device
+        )
 
     def losses(self, batched_inputs: list[dict]) -> tuple[dict[str, Tensor], Callable[[], dict[str, Tensor]]]:
         """Losses of one glance at each image of the pool, whose memories then have what it claimed."""

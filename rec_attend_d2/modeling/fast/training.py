@@ -53,7 +53,8 @@ class TrueBoxes(Feeder):
         """The candidates' boxes, and the true ones."""
         own = proposal.boxes
         boxes = CenterBoxes(
-            torch.cat([own.center, self._boxes.center.to(own.center)]), torch.cat([own.size, self._boxes.size.to(own.size)])
+            torch.cat([own.center, self._boxes.center.to(own.center)]),
+            torch.cat([own.size, self._boxes.size.to(own.size)]),
         )
         return Where(torch.cat([proposal.image, self.image]), boxes)
 

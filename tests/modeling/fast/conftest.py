@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 
-from rec_attend_d2.engine import load_config
+from rec_attend_d2.config import load_config
 from rec_attend_d2.modeling.fast.targets import ObjectTargets
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -51,7 +51,10 @@ def instances_of(masks: list[torch.Tensor], classes: list[int] | None = None) ->
     bit_masks = BitMasks(stacked)
     boxes = bit_masks.get_bounding_boxes() if masks else Boxes(torch.zeros(0, 4))
     return Instances(
-        SIZE, gt_masks=bit_masks, gt_boxes=boxes, gt_classes=torch.tensor(classes or [0] * len(masks), dtype=torch.int64)
+        SIZE,
+        gt_masks=bit_masks,
+        gt_boxes=boxes,
+        gt_classes=torch.tensor(classes or [0] * len(masks), dtype=torch.int64),
     )
 
 

@@ -3,7 +3,14 @@
 import torch
 
 from rec_attend_d2.layers.boxes import CenterBoxes
-from rec_attend_d2.modeling.fast.claims import instances_of_glances, label_boxes, mask_pixels, new_objects, strongest_masks, write_claims
+from rec_attend_d2.modeling.fast.claims import (
+    instances_of_glances,
+    label_boxes,
+    mask_pixels,
+    new_objects,
+    strongest_masks,
+    write_claims,
+)
 from rec_attend_d2.modeling.steps import Cut, Proposal, Step, Where
 
 SIZE = (32, 48)

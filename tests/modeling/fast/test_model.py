@@ -31,7 +31,9 @@ class Scripted(torch.nn.Module):
                 rows.append(row), centers.append(center)
         boxes = CenterBoxes(torch.tensor(centers), torch.full((len(centers), 2), 7.0))
         hidden = torch.zeros(len(rows), 1)
-        return Candidates(torch.tensor(rows), boxes, hidden, hidden[:, 0]), PlaceScan(torch.zeros(len(inputs.image), 1, 1), boxes)
+        return Candidates(torch.tensor(rows), boxes, hidden, hidden[:, 0]), PlaceScan(
+            torch.zeros(len(inputs.image), 1, 1), boxes
+        )
 
 
 def scripted(model, script):
@@ -50,7 +52,10 @@ def entry(value: float = 0.0, size: tuple[int, int] = SIZE) -> dict:
 
 def test_images_leave_when_a_glance_claims_nothing(model):
     # The last glance of each script is at what was claimed already: it claims nothing, however sure the scorer is.
-    script = {0.2: [[(10.0, 10.0), (40.0, 40.0)], [(40.0, 40.0)]], 0.6: [[(10.0, 50.0)], [(30.0, 20.0)], [(10.0, 50.0)]]}
+    script = {
+        0.2: [[(10.0, 10.0), (40.0, 40.0)], [(40.0, 40.0)]],
+        0.6: [[(10.0, 50.0)], [(30.0, 20.0)], [(10.0, 50.0)]],
+    }
     model = scripted(model, script)
     inputs = model.first_inputs([entry(0.2), entry(0.6)])
     with torch.no_grad():

@@ -80,4 +80,7 @@ def test_each_object_goes_to_the_best_candidate_that_wants_it():
 
 def test_claimed_objects_and_no_candidates_are_not_matched():
     assert match_candidates(torch.tensor([[0.9]]), torch.tensor([0]), torch.tensor([[False]]), 0.3).tolist() == [-1]
-    assert match_candidates(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), torch.ones(1, 2).bool(), 0.3).tolist() == []
+    assert (
+        match_candidates(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), torch.ones(1, 2).bool(), 0.3).tolist()
+        == []
+    )

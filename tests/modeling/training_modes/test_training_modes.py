@@ -11,9 +11,8 @@ from torch import Tensor
 
 from rec_attend_d2.data import StatePoolLoader
 from rec_attend_d2.layers.boxes import CenterBoxes
-from rec_attend_d2.modeling import TRAINING_MODE_REGISTRY, RecAttend
+from rec_attend_d2.modeling import RecAttend
 from rec_attend_d2.modeling.inputs import StepInputs
-from rec_attend_d2.modeling.training_modes import StatePool, trains_on_a_pool, trains_whole_sequences
 
 SINGLE_STEPS = ("ParallelTeacherForcing", "StatePool", "SequentialSteps")
 LOSSES = {"loss_place", "loss_object", "loss_box", "loss_mask", "loss_score", "loss_weight_decay"}
@@ -239,19 +238,6 @@ REFUSED = [
 def test_settings_that_do_not_work_are_refused(fast_cfg, overrides: dict, message: str):
     with pytest.raises(ValueError, match=f"MODEL.REC_ATTEND.{message}"):
         build_model(fast_cfg(overrides))
-
-
-def test_a_pool_of_ones_own_gets_its_batches(fast_cfg, monkeypatch: pytest.MonkeyPatch):
-    class OwnPool(StatePool):
-        """Registered by a user."""
-
-    monkeypatch.setitem(TRAINING_MODE_REGISTRY._obj_map, "OwnPool", OwnPool)
-    cfg = fast_cfg({"TRAINING.MODE": "OwnPool"})
-    assert trains_on_a_pool(cfg) and not trains_whole_sequences(cfg)
-    cfg = fast_cfg({"TRAINING.MODE": "SequentialSteps"})
-    assert not trains_on_a_pool(cfg) and not trains_whole_sequences(cfg)
-    cfg.MODEL.META_ARCHITECTURE = "RecAttendBoxProposer"
-    assert trains_whole_sequences(cfg)
 
 
 def test_settings_come_from_the_config(make_fast):

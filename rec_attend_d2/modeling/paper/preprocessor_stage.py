@@ -13,13 +13,12 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..registry import look_up
-from .foreground_losses import MapTargets, angle_cross_entropy, map_statistics
-from .image_model import ImageModel
+from ...registry import look_up
+from ..image_model import ImageModel
+from .foreground_losses import FOREGROUND_LOSSES, MapTargets, angle_cross_entropy, map_statistics
 from .learned_maps import LearnedMaps
 from .losses import weight_decay_loss
 from .preprocessor import build_preprocessor
-from .registries import FOREGROUND_LOSS_REGISTRY
 
 
 @META_ARCH_REGISTRY.register()
@@ -38,9 +37,9 @@ class RecAttendPreprocessor(ImageModel):
         """
         Args:
             preprocessor: learns.
-            foreground_loss: of FOREGROUND_LOSS_REGISTRY.
+            foreground_loss: of FOREGROUND_LOSSES.
             weight_decay: factor of the weight decay term of the loss.
-            image_arguments: of :class:`.image_model.ImageModel`.
+            image_arguments: of :class:`..image_model.ImageModel`.
         """
         super().__init__(**image_arguments)
         self.preprocessor = preprocessor
@@ -50,11 +49,6 @@ class RecAttendPreprocessor(ImageModel):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         node = cfg.MODEL.REC_ATTEND
-        if node.PREPROCESSOR.FREEZE:
-            raise ValueError(
-                "MODEL.META_ARCHITECTURE 'RecAttendPreprocessor' trains the preprocessor: set "
-                "MODEL.REC_ATTEND.PREPROCESSOR.FREEZE to False."
-            )
         preprocessor = build_preprocessor(cfg)
         if not isinstance(preprocessor, LearnedMaps) or preprocessor.foreground_classes == 0:
             raise ValueError(
@@ -63,9 +57,7 @@ class RecAttendPreprocessor(ImageModel):
             )
         return {
             "preprocessor": preprocessor,
-            "foreground_loss": look_up(
-                FOREGROUND_LOSS_REGISTRY, node.LOSS.FOREGROUND, "MODEL.REC_ATTEND.LOSS.FOREGROUND"
-            ),
+            "foreground_loss": look_up(FOREGROUND_LOSSES, node.LOSS.FOREGROUND, "MODEL.REC_ATTEND.LOSS.FOREGROUND"),
             "weight_decay": node.LOSS.WEIGHT_DECAY,
             **cls.image_arguments(cfg),
         }

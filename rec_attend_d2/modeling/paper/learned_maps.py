@@ -10,9 +10,8 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
+from ..steps import ExtraMaps
 from .map_cache import MapCache
-from .preprocessor import check_no_features
-from .step_types import ExtraMaps
 
 _KEY = "MODEL.REC_ATTEND.PREPROCESSOR"
 
@@ -42,19 +41,13 @@ class LearnedMaps(nn.Module, ABC):
         """Arguments of this class's constructor.
 
         Raises:
-            ValueError: no map is asked for, or features are.
+            ValueError: no map is asked for.
         """
         node = cfg.MODEL.REC_ATTEND.PREPROCESSOR
-        check_no_features(cfg)
         if node.FOREGROUND_CLASSES + node.ANGLE_BINS == 0:
             raise ValueError(
                 f"{_KEY}.NAME '{node.NAME}' is to predict maps, but FOREGROUND_CLASSES and ANGLE_BINS are both 0. Set "
                 "them, or choose 'NoPreprocessor'."
-            )
-        if node.CACHE_DIR and not node.FREEZE:
-            raise ValueError(
-                f"{_KEY}.CACHE_DIR keeps the maps of a preprocessor that does not change, but FREEZE is False. Set "
-                "CACHE_DIR to '', or FREEZE to True."
             )
         return {
             "foreground_classes": node.FOREGROUND_CLASSES,

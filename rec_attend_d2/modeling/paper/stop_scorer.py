@@ -9,21 +9,8 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
-from ..layers.initialization import initialize
-from ..registry import look_up
-from .registries import STOP_SCORER_REGISTRY
-
-
-def build_stop_scorer(cfg: CfgNode, hidden_dim: int, feature_shape: tuple[int, int, int]) -> nn.Module:
-    """The part named by MODEL.REC_ATTEND.STOP_SCORER.NAME.
-
-    Args:
-        cfg: the config.
-        hidden_dim: S of the box proposer.
-        feature_shape: (V, f_h, f_w) of the segmentation head's deepest features.
-    """
-    key = "MODEL.REC_ATTEND.STOP_SCORER.NAME"
-    return look_up(STOP_SCORER_REGISTRY, cfg.MODEL.REC_ATTEND.STOP_SCORER.NAME, key)(cfg, hidden_dim, feature_shape)
+from ...layers.initialization import initialize
+from ..registries import STOP_SCORER_REGISTRY
 
 
 @STOP_SCORER_REGISTRY.register()

@@ -6,11 +6,10 @@ Shapes: `B` images, `T` steps, `N` instance slots.
 import torch
 from torch import Tensor
 
-from ..layers.boxes import CenterBoxes
-from ..layers.overlap import pairwise_dice, pairwise_soft_iou
+from ...layers.boxes import CenterBoxes
+from ...layers.overlap import pairwise_dice, pairwise_soft_iou
 from .criterion import CriterionOutput
 from .losses import Comparison, matched_mean, weighted_coverage
-from .step_criterion import PatchPairs, StepTargets
 
 SCORE_THRESHOLD = 0.5
 MASK_THRESHOLD = 0.5
@@ -74,33 +73,9 @@ def proposal_statistics(boxes: CenterBoxes, scores: Tensor) -> dict[str, Tensor]
 def training_statistics(output: CriterionOutput) -> dict[str, Tensor]:
     """All statistics of a batch, scalars by name."""
     box = output.box
-    statistics = count_statistics(box.sequence.scores, box.targets.counts)
+    statistics = count_statistics(box.sequence.steps.score, box.targets.counts)
     statistics["box_iou"] = matched_mean(box.overlap, box.match)
-    statistics.update(proposal_statistics(box.sequence.proposals.boxes, box.sequence.scores))
+    statistics.update(proposal_statistics(box.sequence.steps.proposal.boxes, box.sequence.steps.score))
     if output.mask is not None:
         statistics.update(mask_statistics(output.mask))
     return statistics
-
-
-@torch.no_grad()
-def step_statistics(boxes: CenterBoxes, scores: Tensor, steps: StepTargets, pairs: PatchPairs) -> dict[str, Tensor]:
-    """Statistics of single steps.
-
-    Args:
-        boxes: proposed, [B, T, 2].
-        scores: [B, T].
-        steps: what the steps should have done.
-        pairs: the judged patches.
-    """
-    predicted = pairs.masks > MASK_THRESHOLD
-    overlap = (predicted * pairs.true_masks).sum((1, 2))
-    dice = 2 * overlap / (predicted.sum((1, 2)) + pairs.true_masks.sum((1, 2))).clamp(min=1)
-    found = steps.anything.sum().clamp(min=1)
-    return {
-        "dice": dice.sum() / max(len(dice), 1),
-        "box_iou": (steps.box_iou * steps.anything).sum() / found,
-        "hit": steps.hit.sum() / found,
-        "score_acc": ((scores > SCORE_THRESHOLD) == steps.anything).float().mean(),
-        "stop_share": 1 - steps.anything.float().mean(),
-        **proposal_statistics(boxes, scores),
-    }

@@ -7,28 +7,20 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
-from ..registry import look_up
-from .registries import PREPROCESSOR_REGISTRY
-from .step_types import ExtraMaps
+from ...registry import look_up
+from ..registries import PREPROCESSOR_REGISTRY
+from ..steps import ExtraMaps
 
 
 def build_preprocessor(cfg: CfgNode) -> nn.Module:
-    """The part named by MODEL.REC_ATTEND.PREPROCESSOR.NAME."""
-    key = "MODEL.REC_ATTEND.PREPROCESSOR.NAME"
-    preprocessor = look_up(PREPROCESSOR_REGISTRY, cfg.MODEL.REC_ATTEND.PREPROCESSOR.NAME, key)(cfg)
-    if cfg.MODEL.REC_ATTEND.PREPROCESSOR.FREEZE and hasattr(preprocessor, "freeze"):
+    """The part named by MODEL.REC_ATTEND.PREPROCESSOR.NAME. In stages B and C one that predicts maps does not learn."""
+    key, name = "MODEL.REC_ATTEND.PREPROCESSOR.NAME", cfg.MODEL.REC_ATTEND.PREPROCESSOR.NAME
+    preprocessor = look_up(PREPROCESSOR_REGISTRY, name, key)(cfg)
+    if hasattr(preprocessor, "feature_channels"):
+        raise ValueError(f"{key} '{name}' is a part of the fast model: set MODEL.META_ARCHITECTURE to 'FastRecAttend'.")
+    if cfg.MODEL.META_ARCHITECTURE != "RecAttendPreprocessor" and hasattr(preprocessor, "freeze"):
         preprocessor.freeze()
     return preprocessor
-
-
-def check_no_features(cfg: CfgNode) -> None:
-    """Raise a ValueError where a preprocessor without learned features is told their channels."""
-    node = cfg.MODEL.REC_ATTEND.PREPROCESSOR
-    if node.FEATURE_CHANNELS:
-        raise ValueError(
-            f"MODEL.REC_ATTEND.PREPROCESSOR.NAME '{node.NAME}' makes no features, but FEATURE_CHANNELS is "
-            f"{list(node.FEATURE_CHANNELS)}. Set it to [], or choose 'ImageEncoder'."
-        )
 
 
 @PREPROCESSOR_REGISTRY.register()
@@ -41,7 +33,6 @@ class NoPreprocessor(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        check_no_features(cfg)
         node = cfg.MODEL.REC_ATTEND.PREPROCESSOR
         if node.ANGLE_BINS or node.FOREGROUND_CLASSES:
             raise ValueError(
@@ -68,7 +59,6 @@ class GivenMaps(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         node = cfg.MODEL.REC_ATTEND.PREPROCESSOR
-        check_no_features(cfg)
         return {"angle_bins": node.ANGLE_BINS, "foreground_classes": node.FOREGROUND_CLASSES}
 
     def forward(self, images: Tensor, batched_inputs: list[dict]) -> ExtraMaps:

@@ -12,14 +12,14 @@ from typing import Any
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, cat, nn
 
-from ..layers.conv_stack import ConvStack, DeconvLayer, PlainDeconvLayer
-from ..layers.initialization import initialize
-from ..layers.step_norm import STEP_NORM_REGISTRY
-from ..registry import look_up
-from .image_model import training_size
+from ...data.training import training_size
+from ...layers.conv_stack import ConvStack, DeconvLayer, PlainDeconvLayer
+from ...layers.initialization import initialize
+from ...layers.step_norm import STEP_NORMS
+from ...registry import look_up
+from ..registries import PREPROCESSOR_REGISTRY
 from .inputs import check_conv_layers, feature_size
 from .learned_maps import LearnedMaps
-from .registries import PREPROCESSOR_REGISTRY
 
 _KEY = "MODEL.REC_ATTEND.PREPROCESSOR"
 # Instead of the number of a skipped feature: the layer has none.
@@ -85,13 +85,13 @@ class ForegroundFCN(LearnedMaps):
             deconv_channels, deconv_strides: deconv layers, without the last one.
             deconv_skips: what each deconv layer, the last included, sees besides its predecessor's output: -1 nothing,
                 0 the image, i the output of the i-th conv layer.
-            norm: name in STEP_NORM_REGISTRY.
-            initializer: name in INITIALIZER_REGISTRY.
+            norm: name in STEP_NORMS.
+            initializer: see :func:`~rec_attend_d2.layers.initialization.initialize`.
             maps_arguments: of :class:`.learned_maps.LearnedMaps`.
         """
         super().__init__(**maps_arguments)
         # An image passes once: one set of statistics.
-        make_norm = partial(look_up(STEP_NORM_REGISTRY, norm, "MODEL.REC_ATTEND.NORM"), time_steps=1)
+        make_norm = partial(look_up(STEP_NORMS, norm, "MODEL.REC_ATTEND.NORM"), time_steps=1)
         self.deconv_skips = list(deconv_skips)
         self.conv = ConvStack(3, conv_channels, conv_pools, make_norm)
         feature_channels = [3, *conv_channels]

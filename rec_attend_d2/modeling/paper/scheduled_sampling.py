@@ -4,17 +4,18 @@ Shapes: `B` images, `N` instance slots, `H, W` network input.
 """
 
 import math
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor
 
-from ..layers.boxes import CenterBoxes, padded_boxes
-from ..registry import look_up, register_as
-from .attention import Attention
-from .registries import BOX_OVERLAP_REGISTRY, TRUTH_CHOICE_REGISTRY
-from .step_types import Proposal, stack_steps
+from ...layers.boxes import CenterBoxes, padded_boxes
+from ...registry import look_up
+from ..steps import Feeder, StepInputs, Where, stack_steps
+from .attention import GaussianAttention
+from .losses import BOX_OVERLAPS
+from .sequence import BoxProposal
 from .targets import Targets
 
 
@@ -36,7 +37,6 @@ def sampling_probability(
     return min(1.0, 0.5 ** (max(0.0, iteration - offset) / decay_steps) * factor)
 
 
-@register_as(TRUTH_CHOICE_REGISTRY, "unclaimed")
 def _choose_unclaimed(overlap: Tensor, taken: Tensor, valid: Tensor) -> Tensor:
     """The best overlapping instance that no earlier step has taken; the largest where none overlaps."""
     candidates = valid & (taken < 0.5)
@@ -44,41 +44,22 @@ def _choose_unclaimed(overlap: Tensor, taken: Tensor, valid: Tensor) -> Tensor:
     return torch.zeros_like(overlap).scatter(1, best, 1.0) * candidates.any(1, keepdim=True)
 
 
-@register_as(TRUTH_CHOICE_REGISTRY, "any")
 def _choose_any(overlap: Tensor, taken: Tensor, valid: Tensor) -> Tensor:
     """The best overlapping slot, taken or not; equals share. Without any overlap that is the mean of all slots."""
     best = (overlap == overlap.amax(1, keepdim=True)).to(overlap)
     return best / best.sum(1, keepdim=True)
 
 
-class StepFeeder(Protocol):
-    """Decides what a step goes on with."""
-
-    def boxes(self, proposal: Proposal, step: int) -> CenterBoxes:
-        """Boxes [B, 2] at which the patch is cut out."""
-        ...
-
-    def claimed(self, mask: Tensor, step: int) -> Tensor:
-        """What is written to memory, [B, H, W], for the predicted soft mask [B, H, W]."""
-        ...
+# Share of every slot [B, N] in a step's truth, of box overlaps [B, N], what was taken [B, N] in [0, 1] and what is valid
+# [B, N] bool; by the value of TRUTH_CHOICE.
+TruthChoice = Callable[[Tensor, Tensor, Tensor], Tensor]
+TRUTH_CHOICES: dict[str, TruthChoice] = {"unclaimed": _choose_unclaimed, "any": _choose_any}
 
 
-class OwnPredictions:
-    """A :class:`StepFeeder` that always goes on with the model's own predictions."""
+class SampledTruth(Feeder):
+    """Feeds the truth to some images at some steps. Lives for one batch."""
 
-    def boxes(self, proposal: Proposal, step: int) -> CenterBoxes:
-        """The proposed boxes."""
-        return proposal.boxes
-
-    def claimed(self, mask: Tensor, step: int) -> Tensor:
-        """The predicted mask."""
-        return mask
-
-
-class SampledTruth:
-    """A :class:`StepFeeder` that feeds the truth to some images at some steps. Lives for one batch."""
-
-    def __init__(self, sampling: "ScheduledSampling", targets: Targets, attention: Attention):
+    def __init__(self, sampling: "ScheduledSampling", targets: Targets, attention: GaussianAttention):
         self._sampling = sampling
         self._targets = targets
         self._attention = attention
@@ -86,7 +67,7 @@ class SampledTruth:
         self._taken = torch.zeros_like(targets.valid, dtype=targets.masks.dtype)
         self._choice = self._taken
 
-    def _choose(self, proposal: Proposal) -> Tensor:
+    def _choose(self, proposal: BoxProposal) -> Tensor:
         """Share of every true instance in this step's truth, [B, N]."""
         with torch.no_grad():
             proposals = stack_steps([proposal])
@@ -94,21 +75,20 @@ class SampledTruth:
             overlap = self._sampling.overlap(proposals, box_maps, self._targets)[:, 0]
             return self._sampling.choose(overlap, self._taken, self._targets.valid)
 
-    def boxes(self, proposal: Proposal, step: int) -> CenterBoxes:
+    def where(self, proposal: BoxProposal, inputs: StepInputs) -> Where:
         """Noisy true boxes where the truth is used, else the proposed ones."""
         self._choice = self._choose(proposal)
         self._taken = torch.maximum(self._taken, self._choice)
-        use = self._use_truth(self._sampling.box_probability(step))[:, None]
+        use = self._use_truth(self._sampling.box_probability(inputs.number))[:, None]
         true_center = torch.einsum("bn,bna->ba", self._choice, self._noisy_boxes.center)
         true_size = torch.einsum("bn,bna->ba", self._choice, self._noisy_boxes.size)
-        return CenterBoxes(
-            center=torch.where(use, true_center, proposal.boxes.center),
-            size=torch.where(use, true_size, proposal.boxes.size),
-        )
+        own = proposal.boxes
+        boxes = CenterBoxes(torch.where(use, true_center, own.center), torch.where(use, true_size, own.size))
+        return Where(proposal.image, boxes)
 
-    def claimed(self, mask: Tensor, step: int) -> Tensor:
+    def claimed(self, mask: Tensor, inputs: StepInputs) -> Tensor:
         """The noisy true mask where the truth is used, else the predicted one."""
-        use = self._use_truth(self._sampling.mask_probability(step))[:, None, None]
+        use = self._use_truth(self._sampling.mask_probability(inputs.number))[:, None, None]
         truth = torch.einsum("bn,bnhw->bhw", self._choice, self._targets.masks)
         return torch.where(use, self._sampling.noisy_mask(truth), mask)
 
@@ -141,8 +121,8 @@ class ScheduledSampling:
             enabled: without it training always goes on with the model's own predictions.
             decay_steps, scale_with_step: see :func:`sampling_probability`.
             box_offset, mask_offset: its offset, in iterations.
-            truth_choice: name in TRUTH_CHOICE_REGISTRY.
-            box_overlap: name in BOX_OVERLAP_REGISTRY.
+            truth_choice: name in TRUTH_CHOICES.
+            box_overlap: name in BOX_OVERLAPS.
             center_noise: true centres move by up to this share of the size.
             padding_noise: the padding ratio changes by up to this.
             mask_noise: true masks are multiplied by 1 - U(0, mask_noise), pixel by pixel.
@@ -153,8 +133,8 @@ class ScheduledSampling:
         self.box_offset = box_offset
         self.mask_offset = mask_offset
         self.scale_with_step = scale_with_step
-        self.choose = look_up(TRUTH_CHOICE_REGISTRY, truth_choice, f"{key}.TRUTH_CHOICE")
-        self.overlap = look_up(BOX_OVERLAP_REGISTRY, box_overlap, "MODEL.REC_ATTEND.LOSS.BOX_OVERLAP")
+        self.choose = look_up(TRUTH_CHOICES, truth_choice, f"{key}.TRUTH_CHOICE")
+        self.overlap = look_up(BOX_OVERLAPS, box_overlap, "MODEL.REC_ATTEND.LOSS.BOX_OVERLAP")
         self.center_noise = center_noise
         self.padding_noise = padding_noise
         self.mask_noise = mask_noise
@@ -203,15 +183,15 @@ class ScheduledSampling:
         """``mask`` [B, H, W] times ``1 - U(0, mask_noise)``."""
         return mask * (1 - self.mask_noise * torch.rand_like(mask))
 
-    def start(self, targets: Targets, attention: Attention) -> StepFeeder:
+    def start(self, targets: Targets, attention: GaussianAttention) -> Feeder:
         """The feeder of one training batch."""
-        return SampledTruth(self, targets, attention) if self.enabled else OwnPredictions()
+        return SampledTruth(self, targets, attention) if self.enabled else Feeder()
 
 
 class TrueMemory(ScheduledSampling):
     """Stage B's schedule: the memory always takes the true mask, the boxes are always the proposed ones."""
 
-    def start(self, targets: Targets, attention: Attention) -> StepFeeder:
+    def start(self, targets: Targets, attention: GaussianAttention) -> Feeder:
         """The feeder of one batch, whether or not scheduled sampling is enabled for stage C."""
         return SampledTruth(self, targets, attention)
 

@@ -12,14 +12,13 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers.boxes import CenterBoxes, scale_axes
-from ..layers.initialization import initialize
-from ..registry import look_up, register_as
-from .control_cnn import build_control_cnn
-from .image_model import training_size
-from .inputs import StepInputs
-from .registries import BOX_PROPOSER_REGISTRY, FIRST_GLIMPSE_REGISTRY
-from .step_types import Places, Proposal
+from ...data.training import training_size
+from ...layers.boxes import CenterBoxes, scale_axes
+from ...layers.initialization import initialize
+from ..registries import BOX_PROPOSER_REGISTRY
+from ..steps import Scan, StepInputs
+from .control_cnn import ControlCNN
+from .sequence import BoxProposal
 
 _KEY = "MODEL.REC_ATTEND.BOX_PROPOSER"
 
@@ -27,19 +26,7 @@ _KEY = "MODEL.REC_ATTEND.BOX_PROPOSER"
 BOX_PARAMETERS = 9
 
 
-def build_box_proposer(cfg: CfgNode) -> nn.Module:
-    """The part named by MODEL.REC_ATTEND.BOX_PROPOSER.NAME."""
-    return look_up(BOX_PROPOSER_REGISTRY, cfg.MODEL.REC_ATTEND.BOX_PROPOSER.NAME, f"{_KEY}.NAME")(cfg)
-
-
-def decode_box_parameters(
-    parameters: Tensor,
-    image_size: tuple[int, int],
-    squash: bool,
-    hidden: Tensor,
-    glimpse_maps: Tensor,
-    origin: Tensor | None = None,
-) -> Proposal:
+def decode_box_parameters(parameters: Tensor, image_size: tuple[int, int], squash: bool, hidden: Tensor) -> BoxProposal:
     """Turn the 9 numbers of the box head into a proposal.
 
     Args:
@@ -47,28 +34,23 @@ def decode_box_parameters(
         image_size: (H, W), pixels.
         squash: tanh on the centre and -softplus on the log size.
         hidden: [B, S], kept in the proposal.
-        glimpse_maps: [B, K, h, w], kept in the proposal.
-        origin: [B, 2], -1 to 1, where a centre of 0 lies; by default in the image's middle, as in the paper.
     """
     center, log_size = parameters[:, 0:2], parameters[:, 2:4]
-    if origin is not None:
-        # With squash so that tanh(0 + shift) is the origin, and no box leaves the image.
-        center = center + (torch.atanh(origin) if squash else origin)
     if squash:
         center, log_size = torch.tanh(center), -F.softplus(log_size)
     height, width = image_size
-    return Proposal(
+    return BoxProposal(
+        image=torch.arange(len(parameters), device=parameters.device),
         boxes=CenterBoxes(
             center=scale_axes(center + 1, (height / 2, width / 2)), size=scale_axes(torch.exp(log_size), image_size)
         ),
+        hidden=hidden,
         center_normalized=center,
         log_size=log_size,
         learned_log_variance=parameters[:, 4:6],
         learned_patch_log_gain=parameters[:, 6],
         learned_mask_log_gain=parameters[:, 8],
         box_map_log_gain=parameters[:, 7],
-        hidden=hidden,
-        glimpse_maps=glimpse_maps,
     )
 
 
@@ -137,14 +119,14 @@ class GlimpseLSTM(nn.Module):
         # A single glimpse has no next one, and a layer without gradients would stop distributed training.
         self.next_glimpse = MLP([hidden_size] * mlp_layers + [places]) if glimpses > 1 else None
 
-    def forward(self, features: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
-        """Look at ``features`` [B, D, h, w], the control CNN's map, at first with the glimpse ``first`` [B, h, w].
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Look at ``features`` [B, D, h, w], the control CNN's map; the first glimpse is spread evenly.
 
         Returns:
             The last LSTM output [B, S] and the glimpse maps [B, K, h, w], each of which sums to 1.
         """
         places = features.flatten(2).transpose(1, 2)
-        glimpse = first.flatten(1)
+        glimpse = features.new_full(places.shape[:2], 1 / places.shape[1])
         hidden = cell = features.new_zeros(features.shape[0], self.lstm.hidden_size)
         maps = []
         for k in range(self.glimpses):
@@ -156,54 +138,6 @@ class GlimpseLSTM(nn.Module):
         return hidden, torch.stack(maps, dim=1).unflatten(2, features.shape[2:])
 
 
-@register_as(FIRST_GLIMPSE_REGISTRY, "uniform")
-class UniformFirstGlimpse(nn.Module):
-    """The paper's: the first glimpse is spread evenly."""
-
-    def __init__(self, channels: int):
-        del channels  # part of the registry's signature
-        super().__init__()
-
-    def forward(self, features: Tensor) -> tuple[Tensor, None]:
-        """The glimpse [B, h, w] for ``features`` [B, D, h, w]; no place has a score."""
-        batch, _, height, width = features.shape
-        return features.new_full((batch, height, width), 1 / (height * width)), None
-
-
-@register_as(FIRST_GLIMPSE_REGISTRY, "learned")
-class LearnedFirstGlimpse(nn.Module):
-    """Scores every place of the map, and the first glimpse goes to the best one.
-
-    To that one alone: spread over all good places, the glimpse would mix the features of all unclaimed objects, of
-    which no single box can be read. Its gradient is that of the softmax (straight-through).
-    """
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.score = nn.Conv2d(channels, 1, 1)
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The glimpse and the scores (logits), [B, h, w] each, for ``features`` [B, D, h, w]."""
-        logits = self.score(features)[:, 0]
-        flat = logits.flatten(1)
-        best = F.one_hot(flat.argmax(1), flat.shape[1]).to(flat)
-        soft = torch.softmax(flat, dim=1)
-        return (best + soft - soft.detach()).view_as(logits), logits
-
-
-def place_coordinates(height: int, width: int) -> Tensor:
-    """Coordinates of the places of a map, [1, 2, height, width], (y, x), from -1 to 1."""
-    axes = [(torch.arange(length) + 0.5) / length * 2 - 1 for length in (height, width)]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
-
-
-def check_initial_size(cfg: CfgNode) -> None:
-    """Raise a ValueError unless BOX_PROPOSER.INITIAL_SIZE is positive."""
-    size = cfg.MODEL.REC_ATTEND.BOX_PROPOSER.INITIAL_SIZE
-    if size <= 0:
-        raise ValueError(f"{_KEY}.INITIAL_SIZE is {size}; give a share of the image's side above 0.")
-
-
 @BOX_PROPOSER_REGISTRY.register()
 class GlimpseLSTMBoxProposer(nn.Module):
     """The paper's box proposer: control CNN, glimpse LSTM and a linear layer (or MLP) to the box."""
@@ -212,49 +146,40 @@ class GlimpseLSTMBoxProposer(nn.Module):
     def __init__(
         self,
         *,
-        control_cnn: nn.Module,
+        control_cnn: ControlCNN,
         image_size: tuple[int, int],
         hidden_dim: int,
         glimpses: int,
         glimpse_mlp_layers: int,
         box_mlp_dims: Sequence[int],
-        first_glimpse: str,
-        coordinates: bool,
         squash: bool,
         initial_size: float,
         initializer: str,
     ):
         """
         Args:
-            control_cnn: with ``out_channels`` (D) and ``map_size`` (h, w).
+            control_cnn: makes the map.
             image_size: (H, W), pixels.
             hidden_dim: S.
             glimpses: K.
             glimpse_mlp_layers: linear layers from LSTM output to the next glimpse map.
             box_mlp_dims: hidden sizes of the MLP to the box; none = one linear layer.
-            first_glimpse: name in FIRST_GLIMPSE_REGISTRY.
-            coordinates: the LSTM also sees where its glimpses lie, and the box's centre is relative to the first one.
             squash: see :func:`decode_box_parameters`.
             initial_size: size of a fresh proposer's boxes relative to the image.
-            initializer: name in INITIALIZER_REGISTRY.
+            initializer: see :func:`~rec_attend_d2.layers.initialization.initialize`.
         """
         super().__init__()
         self.image_size = image_size
         self.squash = squash
         self.hidden_dim = hidden_dim
         self.control_cnn = control_cnn
-        channels: int = control_cnn.out_channels  # type: ignore[assignment]
-        map_size: tuple[int, int] = control_cnn.map_size  # type: ignore[assignment]
-        self.first_glimpse = look_up(FIRST_GLIMPSE_REGISTRY, first_glimpse, f"{_KEY}.FIRST_GLIMPSE")(channels)
-        self.coordinates: Tensor | None
-        self.register_buffer("coordinates", place_coordinates(*map_size) if coordinates else None, persistent=False)
-        seen = channels + (2 if coordinates else 0)
-        self.glimpse = GlimpseLSTM(seen, map_size[0] * map_size[1], hidden_dim, glimpses, glimpse_mlp_layers)
+        places = math.prod(control_cnn.map_size)
+        self.glimpse = GlimpseLSTM(control_cnn.out_channels, places, hidden_dim, glimpses, glimpse_mlp_layers)
         self.box = MLP([hidden_dim, *box_mlp_dims, BOX_PARAMETERS])
         self._initialize(initializer, initial_size)
 
     def _initialize(self, initializer: str, initial_size: float) -> None:
-        for part in (self.first_glimpse, self.glimpse, self.box):
+        for part in (self.glimpse, self.box):
             initialize(part, initializer)
         self.glimpse.lstm.reset_forget_bias()
         last = self.box.layers[-1]
@@ -270,32 +195,23 @@ class GlimpseLSTMBoxProposer(nn.Module):
         if training_size(cfg) != tuple(cfg.INPUT.IMAGE_SIZE):
             raise ValueError(
                 f"{_KEY}.NAME 'GlimpseLSTMBoxProposer' looks at maps of one size: take 'RandomCrop' out of "
-                "INPUT.AUGMENTATIONS, or choose 'DenseBoxProposer'."
+                "INPUT.AUGMENTATIONS, or _BASE_ configs/Fast-RecAttend.yaml."
             )
-        check_initial_size(cfg)
+        if node.INITIAL_SIZE <= 0:
+            raise ValueError(f"{_KEY}.INITIAL_SIZE is {node.INITIAL_SIZE}; give a share of the image's side above 0.")
         return {
-            "control_cnn": build_control_cnn(cfg),
+            "control_cnn": ControlCNN(cfg),
             "image_size": tuple(cfg.INPUT.IMAGE_SIZE),
             "hidden_dim": node.HIDDEN_DIM,
             "glimpses": node.GLIMPSES,
             "glimpse_mlp_layers": node.GLIMPSE_MLP_LAYERS,
             "box_mlp_dims": node.BOX_MLP_DIMS,
-            "first_glimpse": node.FIRST_GLIMPSE,
-            "coordinates": node.COORDINATES,
             "squash": node.SQUASH,
             "initial_size": node.INITIAL_SIZE,
             "initializer": cfg.MODEL.REC_ATTEND.INIT,
         }
 
-    def forward(self, inputs: StepInputs, step: int) -> Proposal:
-        """Propose a box per image at time step ``step``, counted from 0."""
-        features = self.control_cnn(inputs, step)
-        first, logits = self.first_glimpse(features)
-        origin = None
-        if self.coordinates is not None:
-            features = torch.cat([features, self.coordinates.expand(features.shape[0], -1, -1, -1)], dim=1)
-            origin = (first[:, None] * self.coordinates).sum((2, 3))
-        hidden, glimpse_maps = self.glimpse(features, first)
-        proposal = decode_box_parameters(self.box(hidden), self.image_size, self.squash, hidden, glimpse_maps, origin)
-        proposal.places = None if logits is None else Places(logits, None)
-        return proposal
+    def forward(self, inputs: StepInputs) -> tuple[BoxProposal, Scan]:
+        """A box per image, and where the glimpses went."""
+        hidden, glimpse_maps = self.glimpse(self.control_cnn(inputs))
+        return decode_box_parameters(self.box(hidden), self.image_size, self.squash, hidden), Scan(glimpse_maps)

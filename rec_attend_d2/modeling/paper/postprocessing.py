@@ -12,17 +12,11 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.structures import Boxes, Instances
 
-from ..registry import look_up
-from .registries import POSTPROCESSOR_REGISTRY
-
+# Bilateral filter on the resized masks: diameter in pixels and sigma of value and distance (original code).
+BILATERAL_DIAMETER = 5
+BILATERAL_SIGMA = 10.0
 # A pixel is foreground above this probability; with semantic classes, where P(background) is at most 1 minus this.
 FOREGROUND_THRESHOLD = 0.3
-
-
-def build_postprocessor(cfg: CfgNode):
-    """The part named by MODEL.REC_ATTEND.TEST.POSTPROCESSOR."""
-    key = "MODEL.REC_ATTEND.TEST.POSTPROCESSOR"
-    return look_up(POSTPROCESSOR_REGISTRY, cfg.MODEL.REC_ATTEND.TEST.POSTPROCESSOR, key)(cfg)
 
 
 def resize_map(soft_mask: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -144,7 +138,6 @@ def majority_classes(masks: np.ndarray, foreground: np.ndarray | None) -> np.nda
     return np.array(classes, np.int64)
 
 
-@POSTPROCESSOR_REGISTRY.register()
 class StrongestInstance:
     """Scores times masks, resized and smoothed; each pixel goes to its strongest instance."""
 
@@ -189,16 +182,12 @@ class StrongestInstance:
         return {
             "score_threshold": node.SCORE_THRESHOLD,
             "mask_threshold": node.MASK_THRESHOLD,
-            "bilateral_diameter": node.BILATERAL_DIAMETER,
-            "bilateral_sigma": node.BILATERAL_SIGMA,
+            "bilateral_diameter": BILATERAL_DIAMETER,
+            "bilateral_sigma": BILATERAL_SIGMA,
             "dilation": node.DILATION,
             "use_foreground": node.USE_FOREGROUND,
             "min_area": node.MIN_AREA,
         }
-
-    def _weighted(self, masks: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """What instances compete for a pixel with: score times mask [n, H, W] (original code)."""
-        return masks * scores[:, None, None]
 
     def _smooth(self, values: np.ndarray) -> np.ndarray:
         if self.bilateral_diameter > 0:
@@ -224,7 +213,6 @@ class StrongestInstance:
         scores: torch.Tensor,
         foreground: torch.Tensor | None,
         original_size: tuple[int, int],
-        class_probabilities: torch.Tensor | None = None,
     ) -> Instances:
         """Instances of one image.
 
@@ -233,7 +221,6 @@ class StrongestInstance:
             scores: [T] in [0, 1].
             foreground: [K, ., .] probabilities, of the input's or the original size, or None.
             original_size: (h0, w0), pixels.
-            class_probabilities: [T, classes] of the steps; without them the class comes from the foreground map.
 
         Returns:
             Instances at the original size with ``pred_masks`` [n, h0, w0] bool (no two overlap), ``pred_boxes``
@@ -242,7 +229,7 @@ class StrongestInstance:
         masks, scores = masks.detach(), scores.detach()
         keep = scores >= self.score_threshold
         scores = scores[keep].float()
-        maps = self._weighted(masks[keep].float(), scores).cpu().numpy()
+        maps = (masks[keep].float() * scores[:, None, None]).cpu().numpy()
         instances = self._strongest(maps, original_size)
         full_foreground = None
         if foreground is not None:
@@ -256,20 +243,5 @@ class StrongestInstance:
         result.pred_masks = torch.from_numpy(instances)
         result.pred_boxes = tight_boxes(instances)
         result.scores = scores.cpu()[torch.from_numpy(large)]
-        if class_probabilities is None:
-            result.pred_classes = torch.from_numpy(majority_classes(instances, full_foreground))
-        else:
-            result.pred_classes = class_probabilities.detach()[keep].argmax(1).cpu()[torch.from_numpy(large)]
+        result.pred_classes = torch.from_numpy(majority_classes(instances, full_foreground))
         return result
-
-
-@POSTPROCESSOR_REGISTRY.register()
-class StrongestMask(StrongestInstance):
-    """Scores only decide which steps are instances; pixels go by the masks alone.
-
-    Times its score, the mask of an object the model is not sure of would shrink, and vanish below MASK_THRESHOLD.
-    """
-
-    def _weighted(self, masks: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """The masks [n, H, W] as they are."""
-        return masks

@@ -1,18 +1,17 @@
-"""Loss functions (paper, section 3.3). Registered ones are chosen by MODEL.REC_ATTEND.LOSS.
+"""Loss functions (paper, section 3.3). Those of masks and boxes are chosen by MODEL.REC_ATTEND.LOSS.
 
 Shapes: `B` images, `T` steps, `N` instance slots, `H, W` network input.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers.overlap import pairwise_box_iou, pairwise_soft_iou
-from ..registry import register_as
-from .registries import BOX_LOSS_REGISTRY, BOX_OVERLAP_REGISTRY, MASK_LOSS_REGISTRY
-from .step_types import BoxSequence, Proposal
+from ...layers.overlap import pairwise_box_iou, pairwise_soft_iou
+from .sequence import BoxProposal, StepSequence
 from .targets import Targets
 
 LOG_EPS = 1e-5
@@ -35,7 +34,7 @@ class Comparison:
     gt_maps: Tensor
     overlap: Tensor
     match: Tensor
-    sequence: BoxSequence
+    sequence: StepSequence
     targets: Targets
 
 
@@ -58,15 +57,11 @@ def weighted_coverage(overlap: Tensor, gt_maps: Tensor) -> Tensor:
     return (overlap.amax(1) * weights).sum(1).mean()
 
 
-@register_as(BOX_LOSS_REGISTRY, "iou")
-@register_as(MASK_LOSS_REGISTRY, "iou")
 def iou_loss(comparison: Comparison) -> Tensor:
     """Minus the mean IoU of matched pairs."""
     return -matched_mean(comparison.overlap, comparison.match)
 
 
-@register_as(BOX_LOSS_REGISTRY, "bce")
-@register_as(MASK_LOSS_REGISTRY, "bce")
 def bce_loss(comparison: Comparison) -> Tensor:
     """Mean over pixels of the binary cross entropy of matched pairs."""
     pred, gt = comparison.pred_maps.flatten(2), comparison.gt_maps.flatten(2).transpose(1, 2)
@@ -76,8 +71,6 @@ def bce_loss(comparison: Comparison) -> Tensor:
     return matched_mean(-log_likelihood / pred.shape[2], comparison.match)
 
 
-@register_as(BOX_LOSS_REGISTRY, "weighted_coverage")
-@register_as(MASK_LOSS_REGISTRY, "weighted_coverage")
 def weighted_coverage_loss(comparison: Comparison) -> Tensor:
     """Minus the weighted coverage; it needs no matching."""
     return -weighted_coverage(comparison.overlap, comparison.gt_maps)
@@ -88,40 +81,47 @@ def _box_parameters(comparison: Comparison) -> tuple[Tensor, Tensor]:
 
     True boxes count as at least a pixel large, so that the logarithm is finite.
     """
-    proposals, boxes = comparison.sequence.proposals, comparison.targets.boxes
+    proposals, boxes = comparison.sequence.steps.proposal, comparison.targets.boxes
     sides = boxes.size.new_tensor(comparison.gt_maps.shape[2:])
     pred = torch.cat([proposals.center_normalized, proposals.log_size], dim=-1)
     gt = torch.cat([boxes.center / sides * 2 - 1, torch.log(boxes.size.clamp(min=1.0) / sides)], dim=-1)
     return torch.broadcast_tensors(pred[:, :, None], gt[:, None])
 
 
-@register_as(BOX_LOSS_REGISTRY, "mse")
 def box_mse_loss(comparison: Comparison) -> Tensor:
     """Mean squared error of normalised centre and log relative size, of matched pairs."""
     pred, gt = _box_parameters(comparison)
     return matched_mean(F.mse_loss(pred, gt, reduction="none").mean(-1), comparison.match)
 
 
-@register_as(BOX_LOSS_REGISTRY, "huber")
 def box_huber_loss(comparison: Comparison) -> Tensor:
     """Huber loss (threshold 1) of normalised centre and log relative size, of matched pairs."""
     pred, gt = _box_parameters(comparison)
     return matched_mean(F.huber_loss(pred, gt, reduction="none").mean(-1), comparison.match)
 
 
-@register_as(BOX_OVERLAP_REGISTRY, "maps")
-def box_map_overlap(proposals: Proposal, box_maps: Tensor, targets: Targets) -> Tensor:
+# Losses of a comparison, by the value of LOSS.MASK and LOSS.BOX.
+Loss = Callable[[Comparison], Tensor]
+MASK_LOSSES: dict[str, Loss] = {"iou": iou_loss, "bce": bce_loss, "weighted_coverage": weighted_coverage_loss}
+BOX_LOSSES: dict[str, Loss] = {**MASK_LOSSES, "mse": box_mse_loss, "huber": box_huber_loss}
+
+
+def box_map_overlap(proposals: BoxProposal, box_maps: Tensor, targets: Targets) -> Tensor:
     """Soft IoU [B, T, N] of predicted box maps [B, T, H, W] and padded true boxes."""
     return pairwise_soft_iou(box_maps, targets.box_maps)
 
 
-@register_as(BOX_OVERLAP_REGISTRY, "corners")
-def box_corner_overlap(proposals: Proposal, box_maps: Tensor, targets: Targets) -> Tensor:
+def box_corner_overlap(proposals: BoxProposal, box_maps: Tensor, targets: Targets) -> Tensor:
     """IoU [B, T, N] of the corners of proposals [B, T, ...] and padded true boxes.
 
     Empty slots are not masked: the matchers ignore them, and the original's choice of truth does not.
     """
     return pairwise_box_iou(proposals.boxes, targets.boxes)
+
+
+# Overlap [B, T, N] of proposals, their box maps and the truth, by the value of LOSS.BOX_OVERLAP.
+BoxOverlap = Callable[[BoxProposal, Tensor, Targets], Tensor]
+BOX_OVERLAPS: dict[str, BoxOverlap] = {"maps": box_map_overlap, "corners": box_corner_overlap}
 
 
 def score_loss(scores: Tensor, matched: Tensor) -> Tensor:
@@ -138,16 +138,6 @@ def score_loss(scores: Tensor, matched: Tensor) -> Tensor:
     log_yes = torch.log(lowest_so_far + LOG_EPS)
     log_no = torch.log(1 - highest_to_come + LOG_EPS)
     return -(matched * log_yes + (1 - matched) * log_no).mean()
-
-
-def class_loss(probabilities: Tensor, classes: Tensor) -> Tensor:
-    """Cross entropy ``-log(p + 1e-5)`` of every object, [...].
-
-    Args:
-        probabilities: [..., classes].
-        classes: [...], the true ones.
-    """
-    return -torch.log(probabilities.gather(-1, classes[..., None])[..., 0] + LOG_EPS)
 
 
 def weight_decay_loss(module: nn.Module, factor: float) -> Tensor:

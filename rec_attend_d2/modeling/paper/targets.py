@@ -12,7 +12,7 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor
 
-from ..layers.boxes import CenterBoxes, padded_boxes, rasterize_boxes
+from ...layers.boxes import CenterBoxes, padded_boxes, rasterize_boxes
 
 
 @dataclass
@@ -23,14 +23,12 @@ class Targets:
         masks: [B, N, H, W] in {0, 1}, float; empty slots are all 0.
         valid: [B, N] bool, slots that hold an instance; they come first.
         boxes: padded true boxes, [B, N, 2] each (y, x), pixels.
-        classes: [B, N], from 0 on; 0 in empty slots.
         padding_ratio, padding_pixels: how the boxes were padded.
     """
 
     masks: Tensor
     valid: Tensor
     boxes: CenterBoxes
-    classes: Tensor
     padding_ratio: float
     padding_pixels: float
 
@@ -41,20 +39,17 @@ class Targets:
         return height, width
 
     @classmethod
-    def from_masks(
-        cls, masks: Tensor, padding_ratio: float, padding_pixels: float, classes: Tensor | None = None
-    ) -> "Targets":
-        """Targets of masks [B, N, H, W]; a slot is valid if its mask has a pixel. ``classes`` [B, N]: default all 0."""
+    def from_masks(cls, masks: Tensor, padding_ratio: float, padding_pixels: float) -> "Targets":
+        """Targets of masks [B, N, H, W]; a slot is valid if its mask has a pixel."""
         boxes = padded_boxes(masks, padding_ratio, padding_pixels)
         valid = masks.flatten(2).amax(2) > 0
-        classes = torch.zeros_like(valid, dtype=torch.int64) if classes is None else classes
-        return cls(masks, valid, boxes, classes, padding_ratio, padding_pixels)
+        return cls(masks, valid, boxes, padding_ratio, padding_pixels)
 
     @classmethod
     def from_instances(
         cls, instances: Sequence[Instances], slots: int, padding_ratio: float, padding_pixels: float
     ) -> "Targets":
-        """Targets of the ``gt_masks`` (BitMasks at network size) and, if there are any, ``gt_classes`` of a batch.
+        """Targets of the ``gt_masks`` of a batch (BitMasks at network size).
 
         Raises:
             ValueError: an image has more instances than slots, or masks without a pixel. RecAttendDatasetMapper
@@ -62,7 +57,6 @@ class Targets:
         """
         height, width = instances[0].image_size
         masks = torch.zeros(len(instances), slots, height, width)
-        classes = torch.zeros(len(instances), slots, dtype=torch.int64)
         for index, entry in enumerate(instances):
             if len(entry) > slots:
                 raise ValueError(f"{len(entry)} instances in an image, but only {slots} time steps (TIME_STEPS).")
@@ -70,16 +64,12 @@ class Targets:
                 masks[index, : len(entry)] = entry.gt_masks.tensor.to(masks)
                 if not masks[index, : len(entry)].flatten(1).any(1).all():
                     raise ValueError("gt_masks holds a mask without a pixel; leave such instances out.")
-                if entry.has("gt_classes"):
-                    classes[index, : len(entry)] = entry.gt_classes
-        return cls.from_masks(masks, padding_ratio, padding_pixels, classes)
+        return cls.from_masks(masks, padding_ratio, padding_pixels)
 
     def to(self, device: torch.device) -> "Targets":
         """The same on another device."""
         boxes = CenterBoxes(self.boxes.center.to(device), self.boxes.size.to(device))
-        return dataclasses.replace(
-            self, masks=self.masks.to(device), valid=self.valid.to(device), boxes=boxes, classes=self.classes.to(device)
-        )
+        return dataclasses.replace(self, masks=self.masks.to(device), valid=self.valid.to(device), boxes=boxes)
 
     @property
     def counts(self) -> Tensor:

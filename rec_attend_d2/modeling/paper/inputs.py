@@ -1,66 +1,40 @@
 """What the two networks see: image, memory, angle and foreground maps (paper, section 3.1)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 from torch import Tensor
 
-from ..registry import look_up
-from .memory import memory_channels
-from .registries import TRAINING_MODE_REGISTRY
-from .step_types import ExtraMaps, select
+from ..steps import StepInputs
 
-# Order of their channels. "features" are maps of a smaller size, which a part takes in by itself.
-INPUT_ORDER = ("image", "memory", "angle", "foreground", "features")
+# Order of their channels.
+INPUT_ORDER = ("image", "memory", "angle", "foreground")
 
 
-@dataclass
-class StepInputs:
-    """What a time step starts from.
+def input_maps(inputs: StepInputs, names: Sequence[str]) -> list[Tensor]:
+    """The maps [B, C_i, H, W] that a network sees, in INPUT_ORDER.
 
-    Attributes:
-        image: [B, 3, H, W], normalised.
-        memory: [B, H, W] or [B, M, H, W], what was claimed before this step.
-        extra: maps of the preprocessor.
+    Args:
+        inputs: of the step.
+        names: which maps the network sees.
+
+    Raises:
+        ValueError: a map that is asked for was not given.
     """
-
-    image: Tensor
-    memory: Tensor
-    extra: ExtraMaps
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(H, W), pixels."""
-        height, width = self.image.shape[-2:]
-        return height, width
-
-    def maps(self, names: Sequence[str]) -> list[Tensor]:
-        """What a network sees, in INPUT_ORDER: the maps of the image's size, which leaves out "features".
-
-        Args:
-            names: which maps the network sees.
-
-        Returns:
-            Maps [B, C_i, H, W].
-
-        Raises:
-            ValueError: a map that is asked for was not given.
-        """
-        memory = self.memory[:, None] if self.memory.ndim == 3 else self.memory
-        maps = {"image": self.image, "memory": memory, "angle": self.extra.angle, "foreground": self.extra.foreground}
-        selected = []
-        for name in INPUT_ORDER:
-            if name in names and name in maps:
-                given = maps[name]
-                if given is None:
-                    raise ValueError(f"The network's INPUTS name '{name}', but the batch holds no such map.")
-                selected.append(given)
-        return selected
-
-    def select(self, index: Tensor) -> "StepInputs":
-        """The images ``index`` [n] of the batch."""
-        return select(self, index)
+    maps = {
+        "image": inputs.image,
+        "memory": inputs.memory[:, None],
+        "angle": inputs.extra.angle,
+        "foreground": inputs.extra.foreground,
+    }
+    selected = []
+    for name in INPUT_ORDER:
+        if name in names:
+            given = maps[name]
+            if given is None:
+                raise ValueError(f"The network's INPUTS name '{name}', but the batch holds no such map.")
+            selected.append(given)
+    return selected
 
 
 def input_channels(cfg: CfgNode, names: Sequence[str], key: str) -> int:
@@ -79,10 +53,9 @@ def input_channels(cfg: CfgNode, names: Sequence[str], key: str) -> int:
     preprocessor = cfg.MODEL.REC_ATTEND.PREPROCESSOR
     channels = {
         "image": len(cfg.MODEL.PIXEL_MEAN),
-        "memory": memory_channels(cfg),
+        "memory": 1,
         "angle": preprocessor.ANGLE_BINS,
         "foreground": preprocessor.FOREGROUND_CLASSES,
-        "features": preprocessor.FEATURE_CHANNELS[0] if preprocessor.FEATURE_CHANNELS else 0,
     }
     for name in names:
         if name not in channels:
@@ -90,16 +63,9 @@ def input_channels(cfg: CfgNode, names: Sequence[str], key: str) -> int:
         if channels[name] == 0:
             raise ValueError(
                 f"{key} names '{name}', but MODEL.REC_ATTEND.PREPROCESSOR makes no such map. Set its NAME and "
-                f"ANGLE_BINS, FOREGROUND_CLASSES or FEATURE_CHANNELS, or take '{name}' out of {key}."
+                f"ANGLE_BINS or FOREGROUND_CLASSES, or take '{name}' out of {key}."
             )
     return sum(channels[name] for name in set(names))
-
-
-def norm_time_steps(cfg: CfgNode) -> int:
-    """Time steps that a norm has to keep apart, or to average over: how often an image passes it in one iteration."""
-    node = cfg.MODEL.REC_ATTEND
-    mode = look_up(TRAINING_MODE_REGISTRY, node.TRAINING.MODE, "MODEL.REC_ATTEND.TRAINING.MODE")
-    return 1 if mode.single_steps else node.TIME_STEPS
 
 
 def check_conv_layers(node: CfgNode, key: str) -> None:

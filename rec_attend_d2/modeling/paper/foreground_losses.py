@@ -3,14 +3,13 @@
 Shapes: `B` images, `K` foreground channels, `A` angle bins, `H, W` network input.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..registry import register_as
 from .losses import LOG_EPS
-from .registries import FOREGROUND_LOSS_REGISTRY
 
 
 @dataclass
@@ -48,7 +47,6 @@ def soft_iou_of_batch(predicted: Tensor, truth: Tensor, weight: Tensor) -> Tenso
     return both.sum() / either.sum()
 
 
-@register_as(FOREGROUND_LOSS_REGISTRY, "bce")
 def foreground_cross_entropy(predicted: Tensor, targets: MapTargets) -> Tensor:
     """Weighted mean over all pixels of the cross entropy, binary for a single channel.
 
@@ -63,11 +61,17 @@ def foreground_cross_entropy(predicted: Tensor, targets: MapTargets) -> Tensor:
     return -(likelihood.sum(1) * targets.weight).mean()
 
 
-@register_as(FOREGROUND_LOSS_REGISTRY, "iou")
 def foreground_iou(predicted: Tensor, targets: MapTargets) -> Tensor:
     """Minus the soft IoU of the foreground, or of all classes but the background, over the whole batch."""
     first = 0 if predicted.shape[1] == 1 else 1
     return -soft_iou_of_batch(predicted[:, first:], targets.foreground[:, first:], targets.weight)
+
+
+# Losses of the foreground, by the value of LOSS.FOREGROUND.
+FOREGROUND_LOSSES: dict[str, Callable[[Tensor, MapTargets], Tensor]] = {
+    "bce": foreground_cross_entropy,
+    "iou": foreground_iou,
+}
 
 
 def angle_cross_entropy(predicted: Tensor, targets: MapTargets) -> Tensor:
