@@ -174,7 +174,8 @@ class StopLoopModel(_TensorModel):
     """A loop in the graph that ends when every image is done, at the latest after ``steps`` steps.
 
     An image is done at its first step that claims nothing; that step's score and those after it are 0. What would have
-    come after the last step of the batch is 0 too, and a further output ``steps`` (int64 []) is the number of steps taken.
+    come after the last step of the batch is 0 too, and a further output ``steps`` (int64 []) is the number of steps
+    taken.
     """
 
     def __init__(self, model: nn.Module, steps: int):

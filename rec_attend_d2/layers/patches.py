@@ -1,7 +1,7 @@
 """Cutting patches out at boxes and putting their pixels back, for any number of boxes of any number of images.
 
-The counterpart of :mod:`.gaussian_attention` for the fast model: a patch point i lies where the Gaussian filter i has its
-centre (paper, section 3.2), but is read bilinearly, and what is put back is sharp and ends at the box.
+The counterpart of :mod:`.gaussian_attention` for the fast model: a patch point i lies where the Gaussian filter i has
+its centre (paper, section 3.2), but is read bilinearly, and what is put back is sharp and ends at the box.
 
 Shapes: `B` images, `n` boxes, `P` pixels inside boxes (of all boxes together), `F` side of a patch. Coordinates are
 (y, x) in pixels of the network input, where the centre of pixel i is i; a box's size is the distance of its first and

@@ -64,7 +64,7 @@ class RecurrentAttention(ImageModel, ABC):
 
     @abstractmethod
     def look(self, inputs: StepInputs) -> tuple[Any, Scan]:
-        """Look at the image beside the memory: where something is unclaimed, and a box around it (:class:`Proposal`)."""
+        """Look at the image beside the memory: where something is unclaimed, and boxes around it (a Proposal)."""
 
     @abstractmethod
     def cut_out(self, inputs: StepInputs, proposal: Any, where: Where) -> Cut:

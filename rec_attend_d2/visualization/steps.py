@@ -1,4 +1,4 @@
-"""A picture of how a model went through an image: where it looked, what it boxed, cut out and claimed (paper, figure 1).
+"""A picture of how a model went through an image: where it looked, what it boxed and claimed (paper, figure 1).
 
 Shapes: `n` boxes of a step, `H, W` network input, `h, w` map on which the next place is chosen, `F_h, F_w` patch.
 """

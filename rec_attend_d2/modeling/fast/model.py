@@ -150,8 +150,8 @@ class FastRecAttend(RecurrentAttention):
         """Targets of a training batch, on the model's device.
 
         Raises:
-            ValueError: an entry without instances, with instances of another size than the network's input, or of a class
-                that the model does not tell apart.
+            ValueError: an entry without instances, with instances of another size than the network's input, or of a
+                class that the model does not tell apart.
         """
         for entry in batched_inputs:
             self.check_instances(entry)

@@ -1,7 +1,7 @@
 """Where next, as a question to every place of the image: is there an unclaimed object here, and how large is it?
 
-Every unclaimed object is a right answer, so that the proposer learns from all of them at once (see :mod:`.losses`), where
-the paper's LSTM has to find one object by glimpses. And objects that stand apart need not wait for each other: a
+Every unclaimed object is a right answer, so that the proposer learns from all of them at once (see :mod:`.losses`),
+where the paper's LSTM has to find one object by glimpses. And objects that stand apart need not wait for each other: a
 glance looks at the best place, and at every other good place whose box keeps apart from those already taken.
 
 Shapes: `B` images, `n` candidates of all images together, `D` channels of the control CNN's map, `h, w` its size, `P =

@@ -14,7 +14,8 @@ from ..steps import Feeder, Step, StepInputs, Where
 from .losses import PatchPairs
 from .targets import ObjectTargets, pixels_of_objects
 
-# Patches per image that are cut out at true boxes of unclaimed objects, so that the head learns from the first iteration.
+# Patches per image that are cut out at true boxes of unclaimed objects, so that the head learns from the first
+# iteration.
 TRUE_PATCHES = 2
 # Their noise: centres move by up to half of this share of the size, sizes change by a factor of up to exp(this).
 BOX_NOISE = 0.3
@@ -62,9 +63,9 @@ class TrueBoxes(Feeder):
 def draw_memory(labels: Tensor) -> Tensor:
     """A memory [H, W] in which some of an image's objects are claimed, spoiled as predicted masks would be.
 
-    Half of the memories are empty. In the others all subset sizes are equally likely, "everything claimed" among them: an
-    example of stopping. A quarter of the masks each is eroded or dilated by a pixel, and one memory in five has a piece
-    too much, less than half of an unclaimed object.
+    Half of the memories are empty. In the others all subset sizes are equally likely, "everything claimed" among them:
+    an example of stopping. A quarter of the masks each is eroded or dilated by a pixel, and one memory in five has a
+    piece too much, less than half of an unclaimed object.
 
     Args:
         labels: [H, W], of :class:`.targets.ObjectTargets`.
@@ -78,7 +79,8 @@ def draw_memory(labels: Tensor) -> Tensor:
     value = torch.zeros(count + 1, device=device)
     value[order[:size] + 1] = 1 - VALUE_NOISE * torch.rand(size, device=device)
     kind = torch.randint(0, 4, (count + 1,), device=device)
-    # Erosion: pixels whose 3x3 neighbours are not all of the same object go, unless it would lose half of itself or more.
+    # Erosion: pixels whose 3x3 neighbours are not all of the same object go, unless it would lose half of itself or
+    # more.
     around = labels[None, None].float()
     inner = (F.max_pool2d(around, 3, 1, 1) == around) & (-F.max_pool2d(-around, 3, 1, 1) == around)
     left, whole = (pixels_of_objects(x[None], count)[0] for x in (labels * inner[0, 0], labels))
