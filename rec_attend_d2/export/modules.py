@@ -16,6 +16,7 @@ this project's configs in [0, 1]), as :meth:`.ImageModel.preprocess_image` makes
 """
 
 import copy
+import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -27,7 +28,8 @@ from ..modeling import RecurrentAttention
 from ..modeling.fast import FastRecAttend
 from ..modeling.fast.claims import MASK_THRESHOLD
 from ..modeling.fast.targets import CLAIMED_SHARE, CLAIMED_VALUE
-from ..modeling.paper import GivenMaps, RecAttend
+from ..modeling.paper import RecAttend
+from ..modeling.paper.preprocessor import GivenMaps
 from ..modeling.steps import Feeder, Step, StepInputs
 from .folded_norm import fold_norms
 
@@ -155,8 +157,11 @@ class UnrolledModel(_TensorModel):
     """Takes exactly ``steps`` steps, one after another in the graph."""
 
     def _run(self, model: RecurrentAttention, images: Tensor) -> dict[str, Tensor]:
-        inputs = self._inputs(model, images)
-        steps = [_outputs(step) for _, step in model.unroll(inputs, self.steps, Feeder())]
+        inputs, steps = self._inputs(model, images), []
+        for number in range(self.steps):
+            step = model.step(dataclasses.replace(inputs, number=number), Feeder())
+            inputs.memory = model.remember(inputs, step, Feeder())
+            steps.append(_outputs(step))
         outputs = {name: torch.stack([step[name] for step in steps], dim=1) for name in steps[0]}
         return outputs if inputs.extra.foreground is None else {**outputs, "foreground": inputs.extra.foreground}
 

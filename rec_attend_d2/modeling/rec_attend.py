@@ -2,8 +2,8 @@
 
 Two models stand on it: the paper's (:mod:`.paper`), which looks at one object per step, and the fast one
 (:mod:`.fast`), which claims everything that stands apart in one glance. They differ in what they look with, not in how
-they go on. Training, inference, pictures and export all run :meth:`RecurrentAttention.step`, and all but the graph of a
-loop run it in :meth:`RecurrentAttention.unroll`.
+they go on. Training, inference, pictures and export all run :meth:`RecurrentAttention.step`, and all but exported
+graphs, which have no lists of images, run it in :meth:`RecurrentAttention.unroll`.
 
 Shapes: `B` images, `n` boxes of all images together, `H, W` network input.
 """

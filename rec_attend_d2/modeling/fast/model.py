@@ -128,7 +128,7 @@ class FastRecAttend(RecurrentAttention):
     def decide(self, proposal: Candidates, cut: Cut) -> tuple[Tensor, Tensor | None]:
         """Scores of the candidates, which come first in ``cut``; classes of all patches."""
         assert cut.features is not None
-        score = self.stop_scorer(proposal.hidden, cut.features[: len(proposal.hidden)])
+        score = self.stop_scorer(proposal.hidden, cut.features[: proposal.hidden.shape[0]])
         return score, None if self.class_scorer is None else self.class_scorer(cut.features)
 
     @torch.no_grad()

@@ -82,7 +82,7 @@ def places_apart(logits: Tensor, corners: Tensor, limit: int) -> tuple[Tensor, T
         Images [n], ascending, and places [n], best first within each image.
     """
     if limit == 1:
-        return torch.arange(len(logits), device=logits.device), logits.argmax(1)
+        return torch.arange(logits.shape[0], device=logits.device), logits.argmax(1)
     least = torch.logit(logits.new_tensor(PLACE_PROBABILITY)).minimum(logits.amax(1))
     images, places = [], []
     for image, (own, boxes) in enumerate(zip(logits, corners, strict=True)):
