@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rec_attend_d2.benchmark.report import read_report
+from rec_attend_d2.benchmark.speed_report import read_report
 
 ROOT = Path(__file__).resolve().parents[1]
 

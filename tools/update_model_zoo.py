@@ -21,9 +21,9 @@ import torch
 from detectron2.config import CfgNode
 from tabulate import tabulate
 
-from rec_attend_d2.comparison.content import COST, QUALITY, Section, model_table
-from rec_attend_d2.comparison.figures import learning_curves
-from rec_attend_d2.comparison.report_markdown import render_section
+from rec_attend_d2.benchmark.content import COST, QUALITY, model_table
+from rec_attend_d2.benchmark.figures import learning_curves
+from rec_attend_d2.benchmark.rendering import Section, render_section
 from rec_attend_d2.visualization.curves import read_entries
 from rec_attend_d2.whole_files import write_json
 

@@ -20,8 +20,9 @@ from typing import Any
 from tabulate import tabulate
 from update_model_zoo import replace_between
 
-from rec_attend_d2.benchmark import report
-from rec_attend_d2.benchmark.suite import TRAINING, UNROLL
+from rec_attend_d2.benchmark import speed_report as report
+from rec_attend_d2.benchmark.speed import NETWORKS as UNROLL
+from rec_attend_d2.benchmark.speed import TRAINING
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "docs" / "speed" / "cvppp.json"

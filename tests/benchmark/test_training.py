@@ -8,9 +8,8 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 
-from rec_attend_d2.comparison import training, worker
-from rec_attend_d2.comparison.files import ComparisonError, read_json
-from rec_attend_d2.comparison.models import DetectorMapper, ModelSpec, inference_mapper
+from rec_attend_d2.benchmark import training, worker
+from rec_attend_d2.benchmark.models import ComparisonError, DetectorMapper, ModelSpec, inference_mapper, read_json
 from rec_attend_d2.whole_files import write_json
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -27,10 +26,12 @@ def make_spec(squares):
         spec = ModelSpec(
             name=kind,
             config_file=str(CONFIGS / CONFIG_FILES[kind]),
-            options=("DATASETS.COCO_FILES", str(files)),
+            options=["DATASETS.COCO_FILES", str(files)],
             train=NAME,
             test=NAME,
-            budget={"iterations": 16},
+            minutes=None,
+            iterations=16,
+            clock="wall",
             weights="",
             recipe=str(CONFIGS / CONFIG_FILES["ours"]),
             threads=1,
@@ -44,21 +45,21 @@ def make_spec(squares):
 
 
 @pytest.fixture
-def iterations(monkeypatch) -> list[int]:
-    """Numbers of the iterations that are taken."""
-    taken: list[int] = []
-    iterate = training._Budgeted._iterate
+def rates(monkeypatch) -> dict[int, float]:
+    """Learning rate of every iteration that is taken, by its number."""
+    taken: dict[int, float] = {}
+    before_step = training.BudgetHook.before_step
 
-    def count(trainer):
-        taken.append(trainer.iter)
-        return iterate(trainer)
+    def note(hook):
+        taken[hook.trainer.iter] = hook.trainer.optimizer.param_groups[0]["lr"]
+        before_step(hook)
 
-    monkeypatch.setattr(training._Budgeted, "_iterate", count)
+    monkeypatch.setattr(training.BudgetHook, "before_step", note)
     return taken
 
 
 @pytest.mark.parametrize("kind", CONFIG_FILES)
-def test_an_interrupted_training_goes_on_where_it_was(kind, make_spec, iterations, tmp_path, monkeypatch):
+def test_an_interrupted_training_goes_on_where_it_was(kind, make_spec, rates, tmp_path, monkeypatch):
     spec = make_spec(kind)
     judge, calls = worker.Judge.curve_point, []
 
@@ -72,45 +73,50 @@ def test_an_interrupted_training_goes_on_where_it_was(kind, make_spec, iteration
         patch.setattr(worker.Judge, "curve_point", interrupted)
         with pytest.raises(KeyboardInterrupt):
             worker.train(spec, tmp_path)
-    before = read_json(tmp_path / training.CURVE)
-    assert iterations == list(range(6)) and [point["iterations"] for point in before] == [2, 4]
+    # The third evaluation is due after 6 iterations; the last checkpoint is that of the 5th.
+    assert list(rates) == list(range(6))
     assert not (tmp_path / worker.TRAINING).exists()
 
-    iterations.clear()
+    rates.clear()
     worker.train(spec, tmp_path)
-    assert iterations == list(range(6, 16))
+    assert list(rates) == list(range(5, 16))
     result = read_json(tmp_path / worker.TRAINING)
     assert [point["iterations"] for point in result["curve"]] == [2, 4, 6, 8, 10, 12, 14, 16]
-    assert result["curve"][:2] == before
-    assert result["iterations"] == result["planned_iterations"] == 16 and result["images_per_iteration"] == 2
-    assert result["seconds"] == result["curve"][-1]["seconds"] > before[-1]["seconds"] > 0
+    assert result["iterations"] == 16 and result["images_per_iteration"] == 2
+    times = [point["seconds"] for point in result["curve"]]
+    assert times == sorted(times) and times[0] > 0 and times[-1] == result["seconds"]
     assert 1e8 < result["peak_memory"] < 1e10
-    assert sorted(path.name for path in tmp_path.glob("*.pth")) == [training.FINAL]
+    assert sorted(path.name for path in tmp_path.glob("*.pth")) == [f"{training.FINAL}.pth"]
 
     worker.evaluate(spec, tmp_path)
     results = read_json(tmp_path / worker.RESULTS)
     # The same weights, images and rule as at the end of the training.
     last = result["curve"][-1]["metrics"]
-    assert results["threshold"] == last["threshold"]
-    assert [results["metrics"][name] for name in worker.CURVE_METRICS] == [last[name] for name in worker.CURVE_METRICS]
+    assert {"threshold": results["threshold"], **results["metrics"]} == last
     assert [len(image["best_iou"]) for image in results["images"]] == [0, 1, 2, 3]
     assert results["parameters"] > 1000 and results["flops_per_image"] > 1e5
 
 
-def test_minutes_end_a_training(make_spec, iterations, tmp_path):
-    spec = make_spec("ours", budget={"minutes": 0.05})
-    worker.measure_pace(spec, tmp_path)
-    pace = read_json(tmp_path / worker.PACE)["seconds_per_iteration"]
-    assert 0 < pace < 3 and 3 <= len(iterations) <= training.PACE_WARMUP + training.PACE_ITERATIONS
-    iterations.clear()
+def test_minutes_end_a_training_and_its_schedule_follows(make_spec, rates, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.BudgetHook, "_since_start", lambda hook: (1.0, 0.5))
+    schedule = ["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.WARMUP_ITERS", "0", "SOLVER.MAX_ITER", "1000"]
+    spec = make_spec("ours", iterations=None, minutes=0.1)
+    spec.options.extend([*schedule, "SOLVER.BASE_LR", "1e-5"])
     worker.train(spec, tmp_path)
     result = read_json(tmp_path / worker.TRAINING)
-    assert result["planned_iterations"] == max(1, round(3 / pace))
-    times = [point["seconds"] for point in result["curve"]]
-    assert times == sorted(times) and times[-1] == result["seconds"] >= 3
-    assert len(iterations) == result["iterations"]
-    # The budget was not spent one iteration earlier.
-    assert result["seconds"] < 3 + 50 * result["seconds"] / result["iterations"]
+    assert result["iterations"] == 6 and result["seconds"] == 6
+    # Six slow iterations use a schedule of a thousand.
+    expected = [0.5e-5 * (1 + np.cos(np.pi * iteration / 6)) for iteration in range(6)]
+    assert list(rates.values()) == pytest.approx(expected, rel=0.01)
+
+
+def test_the_staircase_is_squeezed_too(make_spec, rates, tmp_path):
+    staircase = ["SOLVER.LR_SCHEDULER_NAME", "StaircaseExponentialLR", "SOLVER.DECAY_PERIOD", "300"]
+    spec = make_spec("ours", iterations=9)
+    spec.options.extend([*staircase, "SOLVER.GAMMA", "0.5", "SOLVER.MAX_ITER", "900", "SOLVER.BASE_LR", "8e-6"])
+    spec.options.extend(["SOLVER.WARMUP_ITERS", "0"])
+    worker.train(spec, tmp_path)
+    assert list(rates.values()) == pytest.approx([8e-6] * 3 + [4e-6] * 3 + [2e-6] * 3)
 
 
 def test_a_detector_sees_the_images_of_our_recipe(make_spec):
@@ -119,14 +125,12 @@ def test_a_detector_sees_the_images_of_our_recipe(make_spec):
     assert rcnn.DATALOADER.NUM_WORKERS == ours.DATALOADER.NUM_WORKERS
     assert make_spec("rcnn", recipe="").config().INPUT.AUGMENTATIONS == ["RandomHorizontalFlip"]
     assert rcnn.MODEL.ROI_HEADS.NUM_CLASSES == rcnn.MODEL.RETINANET.NUM_CLASSES == 1
-    assert rcnn.DATASETS.TEST == (NAME,) and rcnn.TEST.EVAL_PERIOD == 0
+    assert rcnn.DATASETS.TEST == (NAME,)
 
     record = DatasetCatalog.get(NAME)[3]
     rcnn.INPUT.MIN_SIZE_TEST = rcnn.INPUT.MAX_SIZE_TEST = 96
     entry = inference_mapper(rcnn)(record)
     assert entry["image"].shape == (3, 96, 96) and (entry["height"], entry["width"]) == (64, 64)
-    rcnn.INPUT.FORMAT = "RGB"
-    assert torch.equal(inference_mapper(rcnn)(record)["image"], entry["image"].flip(0))
     assert type(inference_mapper(ours)) is not DetectorMapper
 
     np.random.seed(0)
@@ -141,7 +145,7 @@ def test_a_detector_sees_the_images_of_our_recipe(make_spec):
         ({"train": "squares_trainin"}, "squares_trainin.*not registered.*squares_training"),
         ({"device": "cuda"}, "--device is cuda"),
         ({"options": ("MODEL.NO_SUCH_KEY", "1")}, "NO_SUCH_KEY"),
-        ({"options": ("INPUT.FORMAT", "L")}, "INPUT.FORMAT is 'L'"),
+        ({"options": ("INPUT.FORMAT", "RGB")}, "INPUT.FORMAT is 'RGB'"),
         ({"options": ("MODEL.MASK_ON", "False")}, "GeneralizedRCNN finds no instance masks"),
         (
             {"options": ("MODEL.META_ARCHITECTURE", "RecAttendBoxProposer")},
@@ -152,34 +156,32 @@ def test_a_detector_sees_the_images_of_our_recipe(make_spec):
 def test_what_is_wrong_is_said(changes, message, make_spec, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     first = make_spec("rcnn")
-    changes = {**changes, "options": (*first.options, *changes.get("options", ()))}
+    changes = {**changes, "options": [*first.options, *changes.get("options", ())]}
     with pytest.raises(ComparisonError, match=message):
         make_spec("rcnn", **changes).config()
 
 
 def test_a_worker_reports_in_one_line(make_spec, tmp_path, monkeypatch):
-    write_json(tmp_path / worker.MODEL, make_spec("ours", test="nowhere").content())
+    write_json(tmp_path / worker.MODEL, dataclasses.asdict(make_spec("ours", test="nowhere")))
     monkeypatch.setattr(worker, "setup_logger", lambda **_: None)
     with pytest.raises(SystemExit, match="'nowhere', which is not registered"):
         worker.main("train", str(tmp_path))
 
 
-def test_json_files_are_read_back(tmp_path):
-    path = tmp_path / "a.json"
-    assert read_json(path) is None
-    write_json(path, {"a": [1.5]})
-    assert read_json(path) == {"a": [1.5]}
-    path.write_text("{")
-    with pytest.raises(ComparisonError, match=r"a\.json can't be read as json"):
-        read_json(path)
-
-
 @pytest.mark.parametrize("clock", ["wall", "cpu"])
 def test_the_budgets_clock_counts(make_spec, tmp_path, monkeypatch, clock: str):
-    monkeypatch.setattr(training.Stopwatch, "stop", lambda self: (0.5, 2.0))
-    spec = make_spec("ours", budget={"minutes": 0.1, "clock": clock})
-    write_json(tmp_path / worker.PACE, {"seconds_per_iteration": 1.0})
+    monkeypatch.setattr(training.BudgetHook, "_since_start", lambda hook: (0.5, 2.0))
+    spec = make_spec("ours", iterations=None, minutes=0.1, clock=clock)
     worker.train(spec, tmp_path)
     spent = read_json(tmp_path / worker.TRAINING)
     assert spent["iterations"] == {"wall": 12, "cpu": 3}[clock]
     assert spent["seconds"] == 6 and spent["cpu_seconds"] == 2.0 * spent["iterations"]
+
+
+def test_budgets_in_words(make_spec):
+    assert (
+        make_spec("ours", iterations=None, minutes=1.5, clock="cpu").budget()
+        == "1.5 CPU minutes of training iterations"
+    )
+    assert make_spec("ours").budget() == "16 iterations"
+    assert make_spec("ours", weights="a.pth").budget() == "finished weights, not trained"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 
-from rec_attend_d2.comparison.groups import contact_shares, quality_by_group, split_evenly
+from rec_attend_d2.benchmark.groups import contact_shares, quality_by_group, split_evenly
 from rec_attend_d2.data.datasets import register_coco_files
 
 

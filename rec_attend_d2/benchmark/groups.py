@@ -3,7 +3,7 @@
 Shapes: `N` instances, `H, W` size of the image in pixels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -16,7 +16,8 @@ from ..evaluation.metrics import MATCH_THRESHOLD, Masks
 # Objects touch where at most one pixel lies between them.
 _REACH = np.ones((5, 5), np.uint8)
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-LARGEST_NUMBER_OF_GROUPS = 4
+# Largest number of groups.
+GROUPS = 4
 
 
 def contact_shares(masks: Masks) -> NDArray[np.float64]:
@@ -42,20 +43,15 @@ def contact_shares(masks: Masks) -> NDArray[np.float64]:
     return shares
 
 
-def split_evenly(values: Sequence[float], groups: int = LARGEST_NUMBER_OF_GROUPS) -> list[NDArray[np.intp]]:
-    """Positions of ``values`` in at most so many groups of rising values, as equal in size as ties allow.
+def split_evenly(values: Sequence[float] | NDArray[np.float64]) -> list[NDArray[np.intp]]:
+    """Positions of ``values`` in at most :data:`GROUPS` groups of rising values, as equal in size as ties allow.
 
     Equal values are always in one group; no group is empty.
     """
     array = np.asarray(values, dtype=np.float64)
-    edges = np.unique(np.quantile(array, np.linspace(0, 1, groups + 1)[1:-1])) if len(array) else array
+    edges = np.unique(np.quantile(array, np.linspace(0, 1, GROUPS + 1)[1:-1])) if len(array) else array
     numbers = np.searchsorted(edges, array, side="left")
     return [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
-
-
-def _label(values: NDArray[np.float64], template: str) -> str:
-    low, high = (template.format(value) for value in (values.min(), values.max()))
-    return low if low == high else f"{low} to {high}"
 
 
 def _image_figures(images: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -67,16 +63,33 @@ def _image_figures(images: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def _object_figures(best_iou: NDArray[np.float64]) -> dict[str, float]:
-    return {"recall50": float((best_iou >= MATCH_THRESHOLD).mean()), "mean_IoU": float(best_iou.mean())}
+def _object_figures(best_iou: Sequence[float]) -> dict[str, float]:
+    found = np.array(best_iou) >= MATCH_THRESHOLD
+    return {"recall50": float(found.mean()), "mean_IoU": float(np.mean(best_iou))}
 
 
-def quality_by_group(records: Sequence[dict], images_of_models: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict:
+def _groups(
+    values: Sequence[float], template: str, members: Mapping[str, Sequence], figures: Callable[[Sequence], dict]
+) -> list[dict]:
+    """Groups of rising ``values``, labelled by ``template``, with every model's ``figures`` of its ``members``."""
+    array = np.asarray(values, dtype=np.float64)
+    return [
+        {
+            # The lowest and the highest, once where they are the same.
+            "label": " to ".join(dict.fromkeys(map(template.format, (array[positions].min(), array[positions].max())))),
+            "size": len(positions),
+            "models": {name: figures([of_model[p] for p in positions]) for name, of_model in members.items()},
+        }
+        for positions in split_evenly(array)
+    ]
+
+
+def quality_by_group(records: Sequence[dict], images: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict:
     """Every model's quality in groups of images and of objects.
 
     Args:
         records: images of the data set.
-        images_of_models: by name of the model, ``images`` of its results, in the same order.
+        images: by name of the model, ``images`` of its results, in the same order.
 
     Returns:
         ``by_count`` and ``by_contact``: groups of images by number of true objects and by the mean of their contact
@@ -84,32 +97,12 @@ def quality_by_group(records: Sequence[dict], images_of_models: Mapping[str, Seq
         ``models``, from a model's name to its figures. Images without objects are in ``by_count`` alone.
     """
     contacts = [contact_shares(true_masks(record, iscrowd=0)) for record in records]
-    counts = [float(len(shares)) for shares in contacts]
     filled = [index for index, shares in enumerate(contacts) if len(shares)]
+    with_objects = {name: [of_model[index] for index in filled] for name, of_model in images.items()}
+    objects = {name: [iou for image in of_model for iou in image["best_iou"]] for name, of_model in images.items()}
     means = [float(contacts[index].mean()) for index in filled]
-    objects = np.concatenate(contacts) if contacts else np.zeros(0)
-    best = {name: np.concatenate([image["best_iou"] for image in im]) for name, im in images_of_models.items()}
-
-    def group(values: Sequence[float], positions: NDArray[np.intp], template: str, figures: dict) -> dict:
-        label = _label(np.asarray(values)[positions], template)
-        return {"label": label, "size": len(positions), "models": figures}
-
-    def of_images(values: Sequence[float], indices: Sequence[int], template: str) -> list[dict]:
-        return [
-            group(
-                values,
-                positions,
-                template,
-                {name: _image_figures([im[indices[p]] for p in positions]) for name, im in images_of_models.items()},
-            )
-            for positions in split_evenly(values)
-        ]
-
     return {
-        "by_count": of_images(counts, range(len(counts)), "{:.0f}"),
-        "by_contact": of_images(means, filled, "{:.2f}"),
-        "objects_by_contact": [
-            group(objects.tolist(), p, "{:.2f}", {name: _object_figures(iou[p]) for name, iou in best.items()})
-            for p in split_evenly(objects.tolist())
-        ],
+        "by_count": _groups([len(shares) for shares in contacts], "{:.0f}", images, _image_figures),
+        "by_contact": _groups(means, "{:.2f}", with_objects, _image_figures),
+        "objects_by_contact": _groups([s for shares in contacts for s in shares], "{:.2f}", objects, _object_figures),
     }

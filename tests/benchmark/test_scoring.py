@@ -7,18 +7,21 @@ from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, Instances
 from pycocotools import mask as mask_util
 
-from rec_attend_d2.comparison.predictions import of_images, predict, predicted_masks, scores_of
-from rec_attend_d2.comparison.scoring import (
+from rec_attend_d2.benchmark.scoring import (
     THRESHOLDS,
     choose_threshold,
     evenly_spaced,
-    score_images,
-    summarize_images,
+    of_images,
+    predict,
+    predicted_masks,
+    score_predictions,
+    scores_of,
 )
 from rec_attend_d2.data.datasets import register_coco_files
 from rec_attend_d2.evaluation import CountingEvaluator
 from rec_attend_d2.evaluation.coco_evaluator import load_truth
 from rec_attend_d2.evaluation.counting_evaluator import true_masks
+from rec_attend_d2.evaluation.metrics import summarize
 
 NAME = "squares_scoring"
 
@@ -48,10 +51,14 @@ def noisy_detections(records: list[dict]) -> dict:
     return of_images(found, [record["image_id"] for record in records])
 
 
+def score_all(records: list[dict], detections: dict, threshold: float) -> list[tuple]:
+    return [score_predictions(record, detections[record["image_id"]], threshold) for record in records]
+
+
 def test_the_threshold_keeps_the_truth_and_no_more(records):
     detections = noisy_detections(records)
     # 0.65 loses objects, 0.6 keeps what is none: of the two images of one rule the better mean SBD decides.
-    sbd = {t: np.mean([i.scores.sbd for i in score_images(records, detections, t)]) for t in THRESHOLDS}
+    sbd = {t: np.mean([scores.sbd for scores, _ in score_all(records, detections, t)]) for t in THRESHOLDS}
     chosen = choose_threshold(records, detections)
     assert sbd[chosen] == max(sbd.values()) > sbd[0.6] and chosen == 0.65
 
@@ -70,22 +77,14 @@ def test_scores_are_the_evaluators(records):
     evaluator = CountingEvaluator(NAME, distributed=False)
     for threshold in (0.0, 0.61, 0.7, 0.9):
         evaluator.reset()
-        images = score_images(records, detections, threshold)
         for record in records:
             found = [d for d in detections[record["image_id"]] if d["score"] >= threshold]
             instances = Instances((64, 64), pred_masks=torch.from_numpy(predicted_masks(found, (64, 64))))
             evaluator.process([record], [{"instances": instances}])
-        expected = evaluator.evaluate()["counting"]
-        metrics = summarize_images(images, load_truth(NAME), detections)
-        assert {name: metrics[name] for name in expected} == expected
-        # AP is of all predictions, whatever the threshold.
-        assert metrics["AP"] == pytest.approx(100)
-    assert [image.best_iou.tolist() for image in score_images(records, detections, 0.7)] == [
-        [],
-        [1.0],
-        [1.0, 0.0],
-        [1.0, 0.0, 0.0],
-    ]
+        scores = [scores for scores, _ in score_all(records, detections, threshold)]
+        assert summarize(scores) == evaluator.evaluate()["counting"]
+    best = [best_iou for _, best_iou in score_all(records, detections, 0.7)]
+    assert best == [[], [1.0], [1.0, 0.0], [1.0, 0.0, 0.0]]
 
 
 def test_images_are_spread_over_the_data_set():
@@ -121,13 +120,14 @@ def as_input(record: dict) -> dict:
 
 
 def test_predictions_hold_every_image(records):
-    predictions = predict(FirstPixels(), records, as_input, load_truth(NAME), "cpu")
-    assert list(predictions.detections) == [1, 2, 3, 4]
-    assert len(predictions.seconds) == 4 and all(seconds > 0 for seconds in predictions.seconds)
-    assert [d["category_id"] for d in predictions.flat()] == [1] * 4
-    assert of_images(predictions.flat(), [1, 2, 3, 4]) == predictions.detections
-    assert scores_of(predictions.flat()) == pytest.approx([0.2, 0.4, 0.6, 0.8])
-    assert predicted_masks(predictions.detections[3], (64, 64)).sum() == 6
+    found, seconds = predict(FirstPixels(), records, as_input, load_truth(NAME), "cpu")
+    assert list(found) == [1, 2, 3, 4]
+    assert len(seconds) == 4 and all(value > 0 for value in seconds)
+    flat = [detection for detections in found.values() for detection in detections]
+    assert [d["category_id"] for d in flat] == [1] * 4
+    assert of_images(flat, [1, 2, 3, 4]) == found
+    assert scores_of(flat) == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert predicted_masks(found[3], (64, 64)).sum() == 6
     assert predicted_masks([], (64, 64)).shape == (0, 64, 64)
 
 

@@ -1,31 +1,38 @@
 """The models that are compared, and what makes their trainings equal: data, pictures, augmentation, budget."""
 
+import json
+import os
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode, configurable
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
+from detectron2.modeling import build_model
+from torch import nn
 
-from ..benchmark.batches import is_of_this_project
+from ..checkpoint import load_weights
 from ..config import load_config
 from ..data import RecAttendDatasetMapper, register_datasets
 from ..data.augmentation import augmentations_around
-from .budget import Budget
-from .files import ComparisonError
+from .probes import finds_masks, is_of_this_project
 
 # How a training image is made, taken over from this project's config for all models.
 RECIPE_KEYS = ("AUGMENTATIONS", "MAX_SHIFT", "WARP", "INTENSITY", "CONTRAST_PERCENTILES", "CROP")
 LOADER_KEYS = ("FILTER_EMPTY_ANNOTATIONS", "NUM_WORKERS")
-# Meta-architectures that find no instance masks, and those that do where MODEL.MASK_ON says so.
-WITHOUT_MASKS = frozenset(
-    {"RecAttendBoxProposer", "RecAttendPreprocessor", "RetinaNet", "FCOS", "SemanticSegmentor", "ProposalNetwork"}
-)
-WITH_MASKS_ON = frozenset({"GeneralizedRCNN", "PanopticFPN"})
+
+
+class ComparisonError(Exception):
+    """A comparison is wrong, or one of its models could not be trained or evaluated; the message says what to do."""
+
+
+def read_json(path: Path) -> Any:
+    """Content of a json file, None where there is none."""
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,10 @@ class ModelSpec:
         config_file: path of its config.
         options: KEY VALUE overrides.
         train, test: names of the data sets.
-        budget: of its training, see :class:`.budget.Budget`.
+        minutes: of training iterations, without evaluations and checkpoints; None = the budget are iterations.
+        iterations: of the optimizer; None = the budget are minutes.
+        clock: of the minutes: "wall", or "cpu" (of all threads of the training process together), which other work on
+            the machine does not change.
         weights: finished weights, for which it is not trained; empty = it is trained.
         recipe: config of this project that says how all models' training images are made; empty = flips alone.
         threads: of the CPU.
@@ -48,10 +58,12 @@ class ModelSpec:
 
     name: str
     config_file: str
-    options: tuple[str, ...]
+    options: list[str]
     train: str
     test: str
-    budget: Mapping[str, Any]
+    minutes: float | None
+    iterations: int | None
+    clock: str
     weights: str
     recipe: str
     threads: int
@@ -59,40 +71,38 @@ class ModelSpec:
     seed: int
     threshold_images: int
 
-    @classmethod
-    def of(cls, content: Mapping[str, Any]) -> "ModelSpec":
-        """Inverse of :meth:`content`."""
-        return cls(**{**content, "options": tuple(content["options"])})
+    def share(self, seconds: float, iterations: int) -> float:
+        """Share of the budget, in [0, 1], that so much training uses."""
+        used = seconds / (60 * self.minutes) if self.minutes else iterations / (self.iterations or 1)
+        return min(1.0, used)
 
-    def content(self) -> dict[str, Any]:
-        """As json holds it."""
-        return {**asdict(self), "options": list(self.options), "budget": dict(self.budget)}
-
-    def training_budget(self) -> Budget:
-        """The budget as an object."""
-        return Budget(**self.budget)
+    def budget(self) -> str:
+        """In words."""
+        if self.weights:
+            return "finished weights, not trained"
+        if self.minutes is not None:
+            return f"{self.minutes:g} {'CPU ' if self.clock == 'cpu' else ''}minutes of training iterations"
+        return f"{self.iterations} iterations"
 
     def config(self, folder: Path | None = None) -> CfgNode:
-        """Its config on the comparison's data, with ``folder`` as OUTPUT_DIR. Nothing is evaluated by its own hooks.
+        """Its config on the comparison's data, with ``folder`` as OUTPUT_DIR.
 
         Raises:
             ComparisonError: the config is wrong, or there is no such data set or device.
         """
         try:
-            cfg = load_config(self.config_file, list(self.options))
+            cfg = load_config(self.config_file, self.options)
             cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (self.train,), (self.test,)
             register_datasets(cfg)
         except (AssertionError, KeyError, OSError, ValueError) as error:
             raise ComparisonError(f"{self.config_file}: {error}") from error
-        architecture = cfg.MODEL.META_ARCHITECTURE
-        if architecture in WITHOUT_MASKS or (architecture in WITH_MASKS_ON and not cfg.MODEL.MASK_ON):
+        if not finds_masks(cfg):
             raise ComparisonError(
-                f"{self.config_file}: its {architecture} finds no instance masks, which are compared."
+                f"{self.config_file}: its {cfg.MODEL.META_ARCHITECTURE} finds no instance masks, which are compared."
             )
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ComparisonError("--device is cuda, but PyTorch finds no CUDA device here. Give cpu.")
         cfg.MODEL.DEVICE, cfg.SEED = self.device, self.seed
-        cfg.TEST.EVAL_PERIOD = 0
         if folder is not None:
             cfg.OUTPUT_DIR = str(folder)
         if not is_of_this_project(cfg):
@@ -107,8 +117,8 @@ def _fit_to_data(cfg: CfgNode, dataset_name: str) -> None:
     classes = len(MetadataCatalog.get(dataset_name).thing_classes)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = classes
     cfg.INPUT.MASK_FORMAT = "bitmask"
-    if cfg.INPUT.FORMAT not in ("BGR", "RGB"):
-        raise ComparisonError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; only BGR and RGB can be compared.")
+    if cfg.INPUT.FORMAT != "BGR":
+        raise ComparisonError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; only models of BGR images can be compared.")
 
 
 def _take_recipe(cfg: CfgNode, recipe: str) -> None:
@@ -124,7 +134,7 @@ def _take_recipe(cfg: CfgNode, recipe: str) -> None:
 
 
 class DetectorMapper(RecAttendDatasetMapper):
-    """This project's mapper with the sizes and the channel order of a Detectron2 config.
+    """This project's mapper with the sizes of a Detectron2 config.
 
     Images keep their aspect; INPUT.MIN_SIZE_TRAIN and the like say how large they are.
     """
@@ -140,25 +150,19 @@ class DetectorMapper(RecAttendDatasetMapper):
         else:
             sizes = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
             arguments["augmentations"] = [T.ResizeShortestEdge(*sizes, "choice")]
-        return {**arguments, "time_steps": sys.maxsize, "map_targets": None, "rgb": cfg.INPUT.FORMAT == "RGB"}
-
-    @configurable
-    def __init__(self, *, rgb: bool = False, **arguments: Any):
-        """
-        Args:
-            rgb: channel order; false = BGR.
-            arguments: of :class:`.RecAttendDatasetMapper`.
-        """
-        super().__init__(**arguments)
-        self._rgb = rgb
-
-    def __call__(self, dataset_dict: dict) -> dict:
-        output = super().__call__(dataset_dict)
-        if self._rgb:
-            output["image"] = output["image"].flip(0)
-        return output
+        return {**arguments, "time_steps": sys.maxsize, "map_targets": None}
 
 
 def inference_mapper(cfg: CfgNode) -> RecAttendDatasetMapper:
     """Mapper of images that are only looked at."""
     return (RecAttendDatasetMapper if is_of_this_project(cfg) else DetectorMapper)(cfg, is_train=False)
+
+
+def load_model(cfg: CfgNode, weights: str) -> nn.Module:
+    """The model of a config with finished weights, in evaluation mode."""
+    model = build_model(cfg)
+    if is_of_this_project(cfg):
+        load_weights(model, os.path.expanduser(weights), complete=True)
+    else:
+        DetectionCheckpointer(model).load(weights)
+    return model.eval()
