@@ -4,12 +4,10 @@
     python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1,5 --objects 5 --threads 2 \
         --startup --postprocessing --output docs/speed/cvppp.json
     python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1 --objects 5 --threads 2 \
-        --output docs/speed/cvppp_compiled.json MODEL.REC_ATTEND.TEST.COMPILE True
-    python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1 --objects 5 --threads 2 \
         --growth --output docs/speed/cvppp_growth.json
     python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 5 --objects 5 --threads 2 \
         --output docs/speed/cvppp_recomputed.json MODEL.REC_ATTEND.TRAINING.RECOMPUTE True
-    python tools/update_speed_table.py [--report FILE] [--recomputed FILE] [--compiled FILE] [--growth FILE]
+    python research/update_speed_table.py [--report FILE] [--recomputed FILE] [--growth FILE]
 """
 
 import argparse
@@ -20,16 +18,14 @@ from typing import Any
 from tabulate import tabulate
 from update_model_zoo import replace_between
 
-from rec_attend_d2.benchmark import speed_report as report
-from rec_attend_d2.benchmark.speed import NETWORKS as UNROLL
 from rec_attend_d2.benchmark.speed import TRAINING
+from rec_attend_d2.benchmark.speed_report import peak_rate, read_report, share_of_peak
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "docs" / "speed" / "cvppp.json"
 RECOMPUTED = ROOT / "docs" / "speed" / "cvppp_recomputed.json"
-COMPILED = ROOT / "docs" / "speed" / "cvppp_compiled.json"
 GROWTH = ROOT / "docs" / "speed" / "cvppp_growth.json"
-BEGIN = "<!-- speed: tools/update_speed_table.py -->"
+BEGIN = "<!-- speed: research/update_speed_table.py -->"
 END = "<!-- end of speed -->"
 
 # What the original code took with the same recipe (224 x 224, 21 steps, float32) on two CPU cores: seconds by run and
@@ -56,10 +52,6 @@ def _run_line(row: Mapping[str, Any], mode: str = "", share: str = "") -> dict[s
     return _line(name, ORIGINAL_SECONDS.get((row["run"], row["batch"])), row["seconds"]["median"], "s", share)
 
 
-def _share(row: Mapping[str, Any], content: Mapping[str, Any]) -> str:
-    return f"{100 * row['flops'] / row['seconds']['median'] / report.peak_rate(content):.0f} %"
-
-
 def _memory_lines(row: Mapping[str, Any]) -> list[dict[str, str]]:
     """Peak memory of training with batch 5, which the original's is known of."""
     if "memory" not in row or row["batch"] != 5:
@@ -80,27 +72,13 @@ def _recomputed_lines(content: Mapping[str, Any]) -> list[dict[str, str]]:
     return lines
 
 
-def _compiled_lines(content: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Inference with compiled steps; what only runs without is left out."""
+def render(content: Mapping[str, Any], recomputed: Mapping[str, Any]) -> str:
+    """README's table of a report and of one with TRAINING.RECOMPUTE, with the machine and the commands."""
+    peak = peak_rate(content)
     lines = []
     for row in content["rows"]:
-        if row["run"] in (TRAINING, UNROLL):
-            continue
-        lines.append(_run_line(row, "compiled", _share(row, content)))
-        lines.append(_line("... its first run, which compiles", None, row["first_seconds"], "s"))
-    return lines
-
-
-def render(content: Mapping[str, Any], recomputed: Mapping[str, Any], compiled: Mapping[str, Any]) -> str:
-    """README's table of a report, of one with TRAINING.RECOMPUTE and of one with TEST.COMPILE.
-
-    With the machine and the commands that measured them.
-    """
-    peak = report.peak_rate(content)
-    lines = []
-    for row in content["rows"]:
-        lines += [_run_line(row, share=_share(row, content)), *_memory_lines(row)]
-    lines += _recomputed_lines(recomputed) + _compiled_lines(compiled)
+        lines += [_run_line(row, share=f"{share_of_peak(row, content):.0f} %"), *_memory_lines(row)]
+    lines += _recomputed_lines(recomputed)
     for name, timing in content.get("startup", {}).items():
         words = "... and to that step's end" if name == FIRST_STEP_END else name
         lines.append(_line(words, ORIGINAL_START if name == FIRST_STEP else None, timing["median"], "s"))
@@ -108,7 +86,7 @@ def render(content: Mapping[str, Any], recomputed: Mapping[str, Any], compiled: 
         lines.append(_line(f"post-processing, {name}", None, timing["median"], "s"))
     environment = content["environment"]
     table = tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True)
-    commands = "\n".join(f"    {measured['command']}" for measured in (content, recomputed, compiled))
+    commands = "\n".join(f"    {measured['command']}" for measured in (content, recomputed))
     return (
         f"{environment['cpu_name']}, {environment['threads']} threads, {peak / 1e9:.0f} GFLOP/s in matrix products, "
         f"torch {environment['torch']}:\n\n{table}\n\n{commands}\n"
@@ -134,12 +112,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", type=Path, default=REPORT, help="json of tools/benchmark_speed.py")
     parser.add_argument("--recomputed", type=Path, default=RECOMPUTED, help="the same with TRAINING.RECOMPUTE")
-    parser.add_argument("--compiled", type=Path, default=COMPILED, help="the same with TEST.COMPILE")
     parser.add_argument("--growth", type=Path, default=GROWTH, help="one with --growth")
     arguments = parser.parse_args()
     page = ROOT / "README.md"
-    text = render(*map(report.read_report, (arguments.report, arguments.recomputed, arguments.compiled)))
-    text += f"\n{render_growth(report.read_report(arguments.growth))}"
+    text = render(*map(read_report, (arguments.report, arguments.recomputed)))
+    text += f"\n{render_growth(read_report(arguments.growth))}"
     page.write_text(replace_between(page.read_text(), BEGIN, END, f"\n{text}\n"))
 
 

@@ -1,29 +1,17 @@
 """README's table of speed is the one that docs/speed/ holds."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 
 from rec_attend_d2.benchmark.speed_report import read_report
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def tool():
-    """tools/update_speed_table.py as a module."""
-    path = ROOT / "tools" / "update_speed_table.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
+@pytest.fixture
+def tool(script):
+    return script("update_speed_table")
 
 
 @pytest.fixture
@@ -52,14 +40,6 @@ def content() -> dict:
 
 
 @pytest.fixture
-def compiled() -> dict:
-    """The same of a model whose steps are compiled."""
-    row = {"batch": 1, "flops": 10e9, "seconds": {"median": 0.2}, "first_seconds": 41.0}
-    runs = ("training step", "inference, all steps", "inference, all steps, networks only")
-    return {"command": "the other", "peak": {"512": 100e9}, "rows": [{"run": run, **row} for run in runs]}
-
-
-@pytest.fixture
 def recomputed() -> dict:
     """The same of a training that keeps no activations."""
     memory = {"peak": 1.34e9, "increase": 0.5e9}
@@ -68,8 +48,8 @@ def recomputed() -> dict:
     return {"command": "the third", "rows": rows}
 
 
-def test_own_figures_stand_beside_the_originals(tool, content: dict, recomputed: dict, compiled: dict):
-    text = tool.render(content, recomputed, compiled)
+def test_own_figures_stand_beside_the_originals(tool, content: dict, recomputed: dict):
+    text = tool.render(content, recomputed)
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     assert cells[2:] == [
         ["training step, batch 5", "15.1 s", "3.02 s", "5.0", "50 %"],
@@ -80,20 +60,18 @@ def test_own_figures_stand_beside_the_originals(tool, content: dict, recomputed:
         ["training step, batch 5, RECOMPUTE", "15.1 s", "7.55 s", "2.0", ""],
         ["its peak memory", "6.7 GB", "1.34 GB", "5.0", ""],
         ["... over the idle process", "", "0.5 GB", "", ""],
-        ["inference, all steps, batch 1, compiled", "0.86 s", "0.2 s", "4.3", "50 %"],
-        ["... its first run, which compiles", "", "41 s", "", ""],
         ["import rec_attend_d2", "", "2 s", "", ""],
         ["train_net.py to the first step", "100 s", "12.5 s", "8.0", ""],
         ["... and to that step's end", "", "16 s", "", ""],
         ["post-processing, large", "", "0.25 s", "", ""],
     ]
     assert text.startswith("a CPU, 2 threads, 100 GFLOP/s")
-    assert text.endswith("\n\n    the command\n    the third\n    the other\n")
+    assert text.endswith("\n\n    the command\n    the third\n")
 
 
 def test_the_page_is_up_to_date(tool):
     page = (ROOT / "README.md").read_text()
-    text = tool.render(*map(read_report, (tool.REPORT, tool.RECOMPUTED, tool.COMPILED)))
+    text = tool.render(*map(read_report, (tool.REPORT, tool.RECOMPUTED)))
     assert f"{tool.BEGIN}\n{text}\n{tool.render_growth(read_report(tool.GROWTH))}\n{tool.END}" in page
 
 
