@@ -85,6 +85,7 @@ def test_a_comparison_with_an_older_run(run, tmp_path):
     assert "new / old" not in run(*arguments)
     old = json.loads((tmp_path / "new.json").read_text())
     old["rows"][0]["memory"] = {"peak": 6_000_000, "idle": 1_000_000, "increase": 5_000_000}
+    old["config"]["MODEL"]["A_KEY_THAT_IS_GONE"] = {"NOW": True}
     (tmp_path / "old.json").write_text(json.dumps(old))
     printed = run(*arguments, "--compare", tmp_path / "old.json")
     assert re.search(r"training step, batch 1, peak MB +6\.00 +3\.00 +0\.50\n", printed)

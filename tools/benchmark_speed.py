@@ -134,12 +134,18 @@ def configure(arguments: argparse.Namespace) -> CfgNode:
     return cfg
 
 
+def keys_of(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The settings of ``old`` whose keys ``new`` has: a key that is gone keeps no reports from being compared."""
+    kept = {key: value for key, value in old.items() if key in new}
+    return {key: keys_of(value, new[key]) if isinstance(value, dict) else value for key, value in kept.items()}
+
+
 def check_comparable(old: dict[str, Any], cfg: CfgNode, machine: dict[str, Any], path: Path) -> None:
     """Raise a ValueError where an older report's figures are of something else than what will be measured."""
     different = speed_report.different_environment(old["environment"], machine)
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "config.yaml")
-        config.write_text(yaml.safe_dump(old["config"]))
+        config.write_text(yaml.safe_dump(keys_of(old["config"], yaml.safe_load(cfg.dump()))))
         different += different_settings(cfg, config)
     if different:
         raise ValueError(f"--compare {path} can't be compared with this run, which has another {', '.join(different)}.")
