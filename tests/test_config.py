@@ -18,15 +18,11 @@ from rec_attend_d2.data import register_datasets
 
 PACKAGE = Path(rec_attend_d2.__file__).parent
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-# ablation.yaml is a list of runs for tools/run_ablation.py, Quick-*.yaml are second bases: neither is a whole config.
-# Mask R-CNN's are Detectron2's, see comparison/test_baselines.py.
+# Quick-*.yaml are second bases, no whole configs. Mask R-CNN's are Detectron2's, see benchmark/test_baselines.py.
 YAMLS = sorted(
     path
     for path in CONFIGS.rglob("*.yaml")
-    if path.name != "ablation.yaml"
-    and not path.name.startswith("Quick-")
-    and "mask_rcnn" not in path.name
-    and path.parent.name != "baselines"
+    if not path.name.startswith("Quick-") and "mask_rcnn" not in path.name and path.parent.name != "baselines"
 )
 
 
