@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Write the file that a test server takes, or check and score a finished one.
 
-    python tools/make_submission.py --config-file CONFIG --format cityscapes|coco|cvppp|kitti --output FILE
+    python tools/make_submission.py --config-file CONFIG --format cityscapes|coco|cvppp --output FILE
         [--dataset NAME] MODEL.WEIGHTS model_final.pth [KEY VALUE ...]
     python tools/make_submission.py --config-file CONFIG --format cityscapes --check FILE [--dataset NAME]
 

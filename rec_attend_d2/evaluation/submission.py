@@ -12,7 +12,7 @@ from detectron2.structures import Instances
 from fvcore.common.registry import Registry
 
 from ..registry import register_as
-from . import submission_cityscapes, submission_coco, submission_cvppp, submission_kitti
+from . import submission_cityscapes, submission_coco, submission_cvppp
 from .per_image_evaluator import has_annotations, records_by_id
 
 SUBMISSION_REGISTRY = Registry("SUBMISSION")
@@ -66,14 +66,6 @@ register_as(SUBMISSION_REGISTRY, "cvppp")(
         submission_cvppp.pack,
         submission_cvppp.check,
         lambda path, name, max_detections: submission_cvppp.score(path, name),
-    )
-)
-register_as(SUBMISSION_REGISTRY, "kitti")(
-    SubmissionFormat(
-        ".zip",
-        submission_kitti.pack,
-        submission_kitti.check,
-        lambda path, name, max_detections: submission_kitti.score(path, name),
     )
 )
 register_as(SUBMISSION_REGISTRY, "coco")(
