@@ -87,7 +87,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
 
 def _mask_precision(cfg: CfgNode, dataset_name: str, output_folder: str) -> DatasetEvaluator:
     limit = cfg.TEST.DETECTIONS_PER_IMAGE
-    return AveragePrecisionEvaluator(dataset_name, ("segm",), output_folder, max_detections=limit)
+    return AveragePrecisionEvaluator(dataset_name, output_folder, max_detections=limit)
 
 
 def _dataset_builder(dataset_name: str) -> Builder:

@@ -8,28 +8,25 @@ import contextlib
 import io
 import json
 import logging
-import os
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_dict
-from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
-from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from tabulate import tabulate
 
 from ..data.datasets.coco_files import keep_categories
-from .per_image_evaluator import gather_by_image
+from .per_image_evaluator import Record, RecordEvaluator, Results
 
 logger = logging.getLogger(__name__)
 
@@ -178,18 +175,22 @@ def average_precision(
     return results
 
 
-class AveragePrecisionEvaluator(DatasetEvaluator):
-    """COCO's AP (results ``segm`` and ``bbox``), as pycocotools computes it.
+class AveragePrecisionEvaluator(RecordEvaluator[list[Detection]]):
+    """COCO's AP of masks (results ``segm``), as pycocotools computes it.
 
     Detectron2's COCOEvaluator reports NaN while a model predicts nothing at all, as early in training, which a
     best-checkpoint hook skips; here it is 0, as COCO's own definition gives. And it would enter a converted annotation
     file into the data set's metadata, which later evaluations would silently use; here nothing is changed.
+
+    All predictions are written to ``coco_instances_results.json``, also for a data set without annotations.
     """
+
+    task = "segm"
+    needs_truth = False
 
     def __init__(
         self,
         dataset_name: str,
-        tasks: tuple[str, ...],
         output_dir: str | None = None,
         distributed: bool = True,
         max_detections: int = MAX_DETECTIONS,
@@ -198,77 +199,46 @@ class AveragePrecisionEvaluator(DatasetEvaluator):
         Args:
             dataset_name: a registered data set with annotations in a COCO json (metadata ``json_file``) or in
                 Detectron2's standard format.
-            tasks: of "bbox" and "segm".
-            output_dir: folder ``coco_instances_results.json`` is written to; None: no file.
+            output_dir: folder of the files; None: no files.
             distributed: gather the predictions of all processes.
             max_detections: see :func:`average_precision`.
         """
         _check_limit(max_detections)
-        self._dataset_name = dataset_name
-        self._tasks = tasks
-        self._output_dir = output_dir
-        self._distributed = distributed
         self._max_detections = max_detections
         self._truth = load_truth(dataset_name)
-        self._detections: dict[Any, list[Detection]] = {}
+        super().__init__(dataset_name, output_dir, distributed)
 
-    def reset(self) -> None:
-        self._detections = {}
+    def has_truth(self) -> bool:
+        return self._truth.has_annotations
 
-    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Store a batch's predictions, masks run-length encoded.
+    def score_output(self, record: Record, output: Mapping[str, Any]) -> list[Detection]:
+        """The predictions, masks run-length encoded; see :meth:`CocoTruth.detections`."""
+        return self._truth.detections(record["image_id"], output["instances"])
 
-        Args:
-            inputs: dicts with ``image_id``.
-            outputs: dicts with ``instances``, see :meth:`CocoTruth.detections`.
-        """
-        for input_, output in zip(inputs, outputs, strict=True):
-            image_id = input_["image_id"]
-            self._detections[image_id] = self._truth.detections(image_id, output["instances"])
+    def summarize(self, scores: Sequence[list[Detection]]) -> Results:
+        detections = list(chain.from_iterable(scores))
+        return {self.task: average_precision(self._truth, detections, self.task, self._max_detections)}
 
-    def evaluate(self) -> OrderedDict[str, dict[str, float]]:
-        """``{task: metrics}``, see :func:`average_precision`; empty in all but the main process.
-
-        An image that several processes saw counts once. Without annotations there are no results, only the file.
-        """
-        detections_by_image = self._detections
-        if self._distributed:
-            detections_by_image = gather_by_image(detections_by_image)
-            if not comm.is_main_process():
-                return OrderedDict()
-        detections = list(chain.from_iterable(detections_by_image.values()))
-        if self._output_dir is not None:
-            PathManager.mkdirs(self._output_dir)
-            with PathManager.open(os.path.join(self._output_dir, "coco_instances_results.json"), "w") as file:
-                json.dump(detections, file)
-        results: OrderedDict[str, dict[str, float]] = OrderedDict()
-        if not self._truth.has_annotations:
-            logger.warning(f"Data set '{self._dataset_name}' has no annotations: there will be no AP for it.")
-            return results
-        for task in self._tasks:
-            results[task] = average_precision(self._truth, detections, task, self._max_detections)
-            table = tabulate(results[task].items(), headers=["metric", "value"], tablefmt="pipe", floatfmt=".3f")
-            logger.info(f"Evaluation results of '{self._dataset_name}' for {task}:\n{table}")
-        return results
+    def write(self, folder: Path, scores: Sequence[list[Detection]]) -> None:
+        detections = list(chain.from_iterable(scores))
+        (folder / "coco_instances_results.json").write_text(json.dumps(detections), encoding="utf-8")
 
 
 class ClassAgnosticBoxEvaluator(AveragePrecisionEvaluator):
-    """Box AP of proposals: predictions have no class, and all true objects are of one class, "object"."""
+    """Box AP of proposals (results ``bbox``): they have no class, and all true objects are of one class, "object".
 
-    def __init__(
-        self,
-        dataset_name: str,
-        output_dir: str | None = None,
-        distributed: bool = True,
-        max_detections: int = MAX_DETECTIONS,
-    ) -> None:
+    Takes Instances with ``pred_boxes`` (XYXY, pixels of the original image) and ``scores``.
+    """
+
+    task = "bbox"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As :class:`AveragePrecisionEvaluator`."""
-        super().__init__(dataset_name, ("bbox",), output_dir, distributed, max_detections)
+        super().__init__(*args, **kwargs)
         self._truth = _as_one_class(self._truth)
 
-    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Takes Instances with ``pred_boxes`` (XYXY, pixels of the original image) and ``scores``."""
-        super().process(inputs, [{"instances": _as_objects(output["instances"])} for output in outputs])
+    def score_output(self, record: Record, output: Mapping[str, Any]) -> list[Detection]:
+        return super().score_output(record, {"instances": _as_objects(output["instances"])})
 
 
 def _as_objects(instances: Instances) -> Instances:

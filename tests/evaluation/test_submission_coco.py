@@ -67,7 +67,7 @@ def packed(tmp_path) -> Path:
 @pytest.mark.parametrize("name", [NAME, "mini_all"])
 def test_score_is_the_evaluators(name, tmp_path):
     predictions = predictions_of(name)
-    evaluator = AveragePrecisionEvaluator(name, ("segm",))
+    evaluator = AveragePrecisionEvaluator(name)
     evaluator.reset()
     for image_id, instances in predictions.items():
         evaluator.process([{"image_id": image_id}], [{"instances": instances}])
