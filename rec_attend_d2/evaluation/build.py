@@ -10,10 +10,8 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from .box_counting_evaluator import BoxCountingEvaluator
 from .cityscapes_evaluator import CityscapesEvaluator
 from .coco_evaluator import AveragePrecisionEvaluator, ClassAgnosticBoxEvaluator
-from .counting_evaluator import CountingEvaluator
-from .coverage_evaluator import CoverageEvaluator
+from .counting_evaluator import CountingEvaluator, CoverageEvaluator, LeafEvaluator
 from .foreground_evaluator import ForegroundEvaluator
-from .leaf_evaluator import LeafEvaluator
 
 Builder = Callable[[CfgNode, str, str], list[DatasetEvaluator]]
 """(config, name of the data set, output folder) -> evaluators whose results have distinct top-level keys."""
