@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_dict
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
@@ -26,7 +27,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..data.datasets.coco_files import keep_categories
-from .per_image_evaluator import Record, RecordEvaluator, Results
+from .per_image_evaluator import Record, RecordEvaluator, Results, checked_instances
 
 logger = logging.getLogger(__name__)
 
@@ -65,31 +66,20 @@ class CocoTruth:
         """The predictions for one image in COCO's results format.
 
         Args:
-            image_id: of the data set.
-            instances: at the original size, with ``pred_boxes`` (XYXY), ``scores``, ``pred_classes`` and maybe
+            image_id: of an image of the data set.
+            instances: at its original size, with ``pred_boxes`` (XYXY), ``scores``, ``pred_classes`` and maybe
                 ``pred_masks`` [P, H, W].
 
         Raises:
-            ValueError: the image or a class is unknown, or the size is not the image's.
+            ValueError: a class is unknown.
         """
-        if image_id not in self.coco.imgs:
-            raise ValueError(
-                f"There are predictions for an image with image_id {image_id!r}, which the data set does not have: "
-                "evaluate with the data set that the data loader was built for."
-            )
-        image = self.coco.imgs[image_id]
-        if tuple(instances.image_size) != (image["height"], image["width"]):
-            raise ValueError(
-                f"The predictions for '{image['file_name']}' are for an image of (height, width) "
-                f"{tuple(instances.image_size)}, but its original size is {(image['height'], image['width'])}: resize "
-                "them before the evaluation."
-            )
+        file_name = self.coco.imgs[image_id]["file_name"]
         detections = instances_to_coco_json(instances.to("cpu"), image_id)
         for detection in detections:
             number = detection["category_id"]
             if not 0 <= number < len(self.class_ids):
                 raise ValueError(
-                    f"A prediction for '{image['file_name']}' has class {number}, but the data set's classes are 0 to "
+                    f"A prediction for '{file_name}' has class {number}, but the data set's classes are 0 to "
                     f"{len(self.class_ids) - 1}. Train and evaluate with the same classes."
                 )
             detection["category_id"] = self.class_ids[number]
@@ -117,7 +107,7 @@ def load_truth(dataset_name: str) -> CocoTruth:
         names = metadata.get("subset_categories", ())
         if names:
             content = keep_categories(content, names, json_file)
-    categories = {category["id"]: category["name"] for category in sorted(content["categories"], key=_id_of)}
+    categories = dict(sorted((category["id"], category["name"]) for category in content["categories"]))
     numbers = metadata.get("thing_dataset_id_to_contiguous_id") or {id_: i for i, id_ in enumerate(categories)}
     class_ids = sorted(numbers, key=lambda id_: numbers[id_])
     class_names = list(metadata.get("thing_classes") or [categories[id_] for id_ in class_ids])
@@ -208,12 +198,16 @@ class AveragePrecisionEvaluator(RecordEvaluator[list[Detection]]):
         self._truth = load_truth(dataset_name)
         super().__init__(dataset_name, output_dir, distributed)
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode, dataset_name: str, output_dir: str) -> "AveragePrecisionEvaluator":
+        return cls(dataset_name, output_dir, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE)
+
     def has_truth(self) -> bool:
         return self._truth.has_annotations
 
     def score_output(self, record: Record, output: Mapping[str, Any]) -> list[Detection]:
         """The predictions, masks run-length encoded; see :meth:`CocoTruth.detections`."""
-        return self._truth.detections(record["image_id"], output["instances"])
+        return self._truth.detections(record["image_id"], checked_instances(record, output))
 
     def summarize(self, scores: Sequence[list[Detection]]) -> Results:
         detections = list(chain.from_iterable(scores))
@@ -238,16 +232,14 @@ class ClassAgnosticBoxEvaluator(AveragePrecisionEvaluator):
         self._truth = _as_one_class(self._truth)
 
     def score_output(self, record: Record, output: Mapping[str, Any]) -> list[Detection]:
-        return super().score_output(record, {"instances": _as_objects(output["instances"])})
-
-
-def _as_objects(instances: Instances) -> Instances:
-    return Instances(
-        instances.image_size,
-        pred_boxes=instances.pred_boxes,
-        scores=instances.scores,
-        pred_classes=instances.scores.new_zeros(len(instances)).long(),
-    )
+        found = checked_instances(record, output)
+        objects = Instances(
+            found.image_size,
+            pred_boxes=found.pred_boxes,
+            scores=found.scores,
+            pred_classes=found.scores.new_zeros(len(found)).long(),
+        )
+        return self._truth.detections(record["image_id"], objects)
 
 
 def _as_one_class(truth: CocoTruth) -> CocoTruth:
@@ -255,10 +247,6 @@ def _as_one_class(truth: CocoTruth) -> CocoTruth:
     if truth.has_annotations:
         content["annotations"] = [{**a, "category_id": _OBJECT_ID} for a in content["annotations"]]
     return CocoTruth(_indexed(content), [_OBJECT_ID], ["object"])
-
-
-def _id_of(item: dict) -> int:
-    return item["id"]
 
 
 def _indexed(content: dict) -> COCO:

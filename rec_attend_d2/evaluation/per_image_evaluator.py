@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
@@ -59,6 +60,11 @@ class RecordEvaluator(DatasetEvaluator, Generic[Scores]):
                 f"Data set '{dataset_name}' has no annotations: there will be no '{self.task}' results for it."
             )
         self._scores: dict[Any, Scores] = {}
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, dataset_name: str, output_dir: str) -> "RecordEvaluator":
+        """The evaluator for the model of a config."""
+        return cls(dataset_name, output_dir)
 
     def has_truth(self) -> bool:
         """Whether the data set has something to compare predictions with."""

@@ -21,7 +21,7 @@ from rec_attend_d2.data.datasets import register_builtin_datasets
 from rec_attend_d2.data.datasets.cityscapes import LABEL_IDS, register_cityscapes
 from rec_attend_d2.data.miniature.cityscapes import write_cityscapes
 from rec_attend_d2.evaluation import build_evaluator
-from rec_attend_d2.evaluation.foreground_evaluator import ForegroundEvaluator, MapCounts, summarize_maps
+from rec_attend_d2.evaluation.foreground_evaluator import ForegroundEvaluator
 
 NAME = "tiny_maps"
 SIZE = (8, 10)
@@ -287,9 +287,11 @@ def test_counts_are_small_and_gathered_once_for_each_image(records, monkeypatch)
     assert [(c.angles, c.right_angles) for c in counts.values()] == [(36, 36), (24, 24), (0, 0)]
 
 
-def test_no_foreground_at_all_is_nan():
-    counts = [MapCounts(np.array([[80, 0], [0, 0]]), 0, 0)]
-    assert math.isnan(summarize_maps(counts, [], has_angles=False)["IoU"])
+def test_no_foreground_at_all_is_nan(records):
+    for record in records:
+        record["annotations"] = []
+    outputs = {i: {"sem_seg": torch.zeros(1, *foreground(i).shape)} for i in OBJECTS}
+    assert math.isnan(run(ForegroundEvaluator(NAME, 1, 0), outputs)["foreground"]["IoU"])
 
 
 def test_built_from_the_config(records, tmp_path):
