@@ -174,7 +174,7 @@ def score_image(pred_masks: Masks, gt_masks: Masks) -> ImageScores:
     intersection = pairwise_intersection(pred_masks, gt_masks)
     pred_areas, gt_areas = mask_areas(pred_masks), mask_areas(gt_masks)
     iou = iou_matrix(intersection, pred_areas, gt_areas)
-    pred_union, gt_union = pred_masks.any(axis=0), gt_masks.any(axis=0)
+    pred_union, gt_union = (np.logical_or.reduce(masks, axis=0) for masks in (pred_masks, gt_masks))
     union_areas = np.count_nonzero(pred_union) + np.count_nonzero(gt_union)
     return ImageScores(
         gt_count=len(gt_masks),
