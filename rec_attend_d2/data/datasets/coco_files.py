@@ -15,6 +15,7 @@ from detectron2.structures import BoxMode
 
 from ..segmentation import check_polygons, polygons_meet_image, rle_runs
 from .file_trees import describe_contents
+from .registration import register_lazily
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +58,13 @@ def register_coco(name: str, json_file: str, image_root: str, categories: Sequen
 
     The metadata's ``subset_categories`` tells evaluators which categories of ``json_file`` count; empty = all.
     """
-    DatasetCatalog.register(name, lambda: load_coco(json_file, image_root, name, categories))
-    MetadataCatalog.get(name).set(
-        json_file=json_file, image_root=image_root, evaluator_type="coco", subset_categories=tuple(categories)
+    register_lazily(
+        name,
+        lambda: load_coco(json_file, image_root, name, categories),
+        json_file=json_file,
+        image_root=image_root,
+        evaluator_type="coco",
+        subset_categories=tuple(categories),
     )
 
 

@@ -9,20 +9,16 @@ Layout of the files as published:
 A label that lies beside the rgb in the images' file is read as well.
 """
 
-import json
 import logging
-import shutil
-import tempfile
 from pathlib import Path
 
 import h5py
 import numpy as np
-from iopath.common.file_io import file_lock
 from PIL import Image
 
-logger = logging.getLogger(__name__)
+from .file_trees import write_folder_once
 
-_MARKER = "extracted_from.json"
+logger = logging.getLogger(__name__)
 
 
 def extract_h5(images: Path, truth: Path | None) -> Path:
@@ -43,48 +39,17 @@ def extract_h5(images: Path, truth: Path | None) -> Path:
         OSError: the folder cannot be written.
     """
     folder = images.with_name(f"{images.stem}_png")
-    marker = _marker(images, truth)
-    if _is_current(folder, marker):
-        return folder
-    try:
-        with file_lock(str(folder)):
-            if not _is_current(folder, marker):
-                _replace(folder, images, truth, marker)
-    except OSError as error:
-        raise OSError(
-            f"{images} cannot be unpacked to {folder}: {error}. Make room there, or move the data set to a folder you "
-            "can write to."
-        ) from error
-    return folder
-
-
-def _marker(images: Path, truth: Path | None) -> dict[str, list[int]]:
-    """Name, bytes and time of the files, by which a change is found."""
+    # Name, bytes and time of the files, by which a change is found.
     states = {path.name: path.stat() for path in (images, truth) if path is not None}
-    return {name: [state.st_size, state.st_mtime_ns] for name, state in states.items()}
+    marker = {name: [state.st_size, state.st_mtime_ns] for name, state in states.items()}
 
-
-def _is_current(folder: Path, marker: dict) -> bool:
-    path = folder / _MARKER
-    return path.is_file() and json.loads(path.read_text()) == marker
-
-
-def _replace(folder: Path, images: Path, truth: Path | None, marker: dict) -> None:
-    """Unpack into a folder beside ``folder`` and put it in its place."""
-    if folder.exists() and not (folder / _MARKER).is_file():
-        raise ValueError(f"{folder} is where {images.name} is unpacked to, but holds something else. Move it away.")
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        fresh.chmod(0o755)
+    def write(fresh: Path) -> None:
         logger.info(f"Unpacking {images} to {folder}, once.")
         count = _write_plants(fresh, images, truth)
-        (fresh / _MARKER).write_text(json.dumps(marker))
-        if folder.exists():
-            shutil.rmtree(folder)
-        fresh.rename(folder)
         logger.info(f"Unpacked {count} images to {folder}.")
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+
+    write_folder_once(folder, "extracted_from.json", marker, write)
+    return folder
 
 
 def _write_plants(folder: Path, images: Path, truth: Path | None) -> int:

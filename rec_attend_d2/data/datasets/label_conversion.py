@@ -11,10 +11,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pycocotools.mask as mask_util
 from numpy.typing import NDArray
 
 from ..image_io import decode_image
+from .label_images import coco_object
 from .label_sources import Source
 
 # What can be done with an object of several pieces that do not touch.
@@ -80,17 +80,6 @@ def components(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
     """The pieces [H, W] of a mask that do not touch each other, not even at a corner; in the order of their rows."""
     count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     return [mask] if count == 2 else [labels == number for number in range(1, count)]
-
-
-def coco_object(mask: NDArray[np.bool_]) -> dict:
-    """Annotation in COCO's format, without ids and category, of an object's pixels [H, W], at least one."""
-    rle = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {
-        "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
-        "area": int(mask_util.area(rle)),
-        "bbox": mask_util.toBbox(rle).tolist(),
-        "iscrowd": 0,
-    }
 
 
 def check_pieces(images: Sequence[ConvertedImage]) -> None:

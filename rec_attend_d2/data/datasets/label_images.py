@@ -127,17 +127,20 @@ def missing_numbers(values: NDArray[np.int32]) -> list[int]:
     return np.setdiff1d(np.arange(1, end + 1), values)[:_NUMBERS_SHOWN].tolist()
 
 
-def mask_annotation(mask: NDArray[np.bool_]) -> dict:
-    """Annotation of class 0 from the pixels [H, W] of an object, at least one."""
+def coco_object(mask: NDArray[np.bool_]) -> dict:
+    """Annotation in COCO's format, without ids and category, of an object's pixels [H, W], at least one."""
     rle = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
-    left, top, width, height = mask_util.toBbox(rle).tolist()
     return {
         "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
-        "bbox": [left, top, left + width, top + height],
-        "bbox_mode": BoxMode.XYXY_ABS,
-        "category_id": 0,
+        "area": int(mask_util.area(rle)),
+        "bbox": mask_util.toBbox(rle).tolist(),
         "iscrowd": 0,
     }
+
+
+def mask_annotation(mask: NDArray[np.bool_]) -> dict:
+    """Detectron2's annotation of class 0 from the pixels [H, W] of an object, at least one."""
+    return {**coco_object(mask), "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
 
 
 def add_annotations(records: Sequence[dict], label_paths: Sequence[Path]) -> None:

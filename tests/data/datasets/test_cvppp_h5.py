@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rec_attend_d2.data.datasets import cvppp_h5
+from rec_attend_d2.data.datasets import cvppp_h5, file_trees
 from rec_attend_d2.data.datasets.cvppp_h5 import extract_h5
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -91,7 +91,7 @@ def test_failure_leaves_nothing(images, tmp_path):
 def test_someone_elses_folder_is_left_alone(images, tmp_path):
     (tmp_path / "images_png").mkdir()
     (tmp_path / "images_png" / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"images_png is where images\.h5 is unpacked to, but holds something else"):
+    with pytest.raises(ValueError, match=r"images_png exists, but holds something else"):
         extract_h5(images, None)
     assert (tmp_path / "images_png" / "notes.txt").read_text() == "mine"
 
@@ -100,8 +100,8 @@ def test_unwritable_folder(images, monkeypatch):
     def refuse(**_):
         raise PermissionError("no")
 
-    monkeypatch.setattr(cvppp_h5.tempfile, "mkdtemp", refuse)
-    with pytest.raises(OSError, match=r"images\.h5 cannot be unpacked to .*images_png: no\..* you can write to"):
+    monkeypatch.setattr(file_trees.tempfile, "mkdtemp", refuse)
+    with pytest.raises(OSError, match=r"images_png cannot be written: no\..* you can write to"):
         extract_h5(images, None)
 
 

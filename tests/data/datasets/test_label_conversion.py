@@ -12,13 +12,13 @@ from rec_attend_d2.data.datasets.label_conversion import (
     ConvertedImage,
     check_pieces,
     coco_content,
-    coco_object,
     components,
     convert_images,
     split_images,
     summary,
     write_coco,
 )
+from rec_attend_d2.data.datasets.label_images import coco_object
 from rec_attend_d2.data.datasets.label_sources import LabelImage
 from rec_attend_d2.data.segmentation import annotation_mask
 

@@ -111,12 +111,12 @@ def test_damaged_files_are_named(tmp_path, content):
         read_label_image(path)
 
 
-@pytest.mark.parametrize(("value", "box"), [(1, [5, 3, 7, 5]), (2, [1, 0, 4, 2]), (3, [0, 4, 1, 5])])
+@pytest.mark.parametrize(("value", "box"), [(1, [5, 3, 2, 2]), (2, [1, 0, 3, 2]), (3, [0, 4, 1, 1])])
 def test_annotation(value, box):
     annotation = mask_annotation(LABELS == value)
     assert isinstance(annotation["segmentation"]["counts"], str)
     np.testing.assert_array_equal(annotation_mask(annotation, (5, 7), "label.png"), LABELS == value)
-    assert (annotation["bbox"], annotation["bbox_mode"]) == (box, BoxMode.XYXY_ABS)
+    assert (annotation["bbox"], annotation["bbox_mode"]) == (box, BoxMode.XYWH_ABS)
     assert (annotation["category_id"], annotation["iscrowd"]) == (0, 0)
 
 
