@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from .cityscapes_files import (
     check_complete,
+    instance_ids_path,
     label_of,
     list_images,
     list_truth,
     read_instance_ids,
     unscored_labels,
 )
-from .label_images import image_record
+from .label_images import check_size, image_record
 from .registration import register_lazily
 
 # Label ids, as the files and the test server use them, of the classes with instances. Class numbers count them from 0.
@@ -143,12 +144,7 @@ def load_cityscapes(
 def _labelled_record(stem: str, path: Path, gt_dir: Path, truth_type: str) -> dict:
     record = image_record(path, stem)
     ids = read_instance_ids(gt_dir, stem, truth_type)
-    size = (record["height"], record["width"])
-    if ids.shape != size:
-        raise ValueError(
-            f"The labels of {stem} in {gt_dir} are {ids.shape[0]} high and {ids.shape[1]} wide, but image {path} is "
-            f"{size[0]} high and {size[1]} wide. Restore the file that was changed."
-        )
+    check_size(ids, instance_ids_path(gt_dir, stem, truth_type), (record["height"], record["width"]), path)
     record.update(_describe(ids))
     if truth_type == COARSE:
         record["coarse"] = True

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..cityscapes_scripts import cityscapes_module, draw_instance_ids
 from .file_trees import describe_contents, is_archive
+from .label_images import read_pixels
 
 _STEM = r"(?P<stem>(?P<city>[^_]+)_\d{6}_\d{6})"
 _IMAGE_NAME = re.compile(_STEM + r"_leftImg8bit\.png")
@@ -121,12 +121,7 @@ def read_label_png(path: Path) -> NDArray[np.uint16]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. Restore it from the archive.")
-    try:
-        with Image.open(path) as image:
-            mode, pixels = image.mode, np.array(image)
-    # Pillow raises a SyntaxError for some broken PNG files.
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} cannot be decoded ({error}). Restore it from the archive.") from error
+    mode, pixels = read_pixels(path)
     if mode not in _LABEL_MODES:
         raise ValueError(f"{path} has pixels of mode {mode}, expected one channel of 8 or 16 bit. Restore the file.")
     return pixels.astype(np.uint16)

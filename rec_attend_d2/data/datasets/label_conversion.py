@@ -129,8 +129,11 @@ def split_images(
     return training, [images[index] for index in sorted(chosen)]
 
 
-def coco_content(images: Sequence[ConvertedImage], category: str) -> dict:
-    """The json in COCO's instances format; all objects are of one category, and ids count from 1."""
+def write_coco(images: Sequence[ConvertedImage], category: str, path: Path) -> None:
+    """Write the json in COCO's instances format, for which folders that are missing are made.
+
+    All objects are of one category, and ids count from 1.
+    """
     content: dict = {"images": [], "annotations": [], "categories": [{"id": 1, "name": category}]}
     for number, image in enumerate(images, start=1):
         height, width = image.size
@@ -139,13 +142,8 @@ def coco_content(images: Sequence[ConvertedImage], category: str) -> dict:
         for annotation in image.objects:
             ids = {"id": len(content["annotations"]) + 1, "image_id": number, "category_id": 1}
             content["annotations"].append({**ids, **annotation})
-    return content
-
-
-def write_coco(images: Sequence[ConvertedImage], category: str, path: Path) -> None:
-    """Write the json of :func:`coco_content`; its folder is made where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(coco_content(images, category)), encoding="utf-8")
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def summary(images: Sequence[ConvertedImage]) -> str:

@@ -253,7 +253,7 @@ class TestBadInput:
         with caplog.at_level(logging.WARNING):
             records = load(root, "cvppp_A2_trainval")
         assert len(records[0]["annotations"]) == labels.max()
-        assert f"{path} (without {labels.max()}, " in caplog.text
+        assert f"{path} (without {labels.max()})" in caplog.text
 
 
 def test_names_are_sorted_by_their_numbers(png_root, tmp_path):
