@@ -22,7 +22,6 @@ from .cityscapes_files import (
     instance_ids_path,
     label_of,
     list_images,
-    list_truth,
     read_instance_ids,
     unscored_labels,
 )
@@ -134,7 +133,7 @@ def load_cityscapes(
     images = list_images(Path(image_dir))
     if gt_dir is None:
         return [image_record(path, stem) for stem, path in images.items()]
-    check_complete(images, list_truth(Path(gt_dir), truth_type), Path(gt_dir), truth_type)
+    check_complete(images, Path(gt_dir), truth_type)
     read = partial(_labelled_record, gt_dir=Path(gt_dir), truth_type=truth_type)
     # Decoding and comparing release Python's lock.
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:

@@ -45,25 +45,18 @@ def list_images(image_dir: Path) -> dict[str, Path]:
     return images
 
 
-def list_truth(gt_dir: Path, truth_type: str) -> list[str]:
-    """Sorted stems of the images of one split that have instance ids or polygons.
+def check_complete(images: Iterable[str], gt_dir: Path, truth_type: str) -> None:
+    """Raise a FileNotFoundError unless exactly the images of these stems have instance ids or polygons.
 
     Args:
+        images: stems.
         gt_dir: with the cities' folders.
         truth_type: "gtFine" or "gtCoarse", as in the files' names.
-
-    Raises:
-        FileNotFoundError: the folder is missing.
     """
     _require_folder(gt_dir)
     name = re.compile(_STEM + f"_{truth_type}_(instanceIds\\.png|polygons\\.json)")
     matches = (name.fullmatch(path.name) for path in gt_dir.glob("[!.]*/[!.]*"))
-    return sorted({match["stem"] for match in matches if match is not None})
-
-
-def check_complete(images: Iterable[str], truth: Iterable[str], gt_dir: Path, truth_type: str) -> None:
-    """Raise a FileNotFoundError unless ``images`` and ``truth`` are the same stems."""
-    image_stems, truth_stems = set(images), set(truth)
+    image_stems, truth_stems = set(images), {match["stem"] for match in matches if match is not None}
     unlabelled, imageless = sorted(image_stems - truth_stems), sorted(truth_stems - image_stems)
     if unlabelled:
         stem = unlabelled[0]

@@ -60,11 +60,19 @@ def _write_plants(folder: Path, images: Path, truth: Path | None) -> int:
             if not isinstance(plants, h5py.Group):
                 raise ValueError(f"{images}: '{subset}' is no group of plants. Groups A1 to A5 are expected.")
             (folder / subset).mkdir()
-            for plant, group in plants.items():
+            for plant in plants:
                 key = f"{subset}/{plant}"
-                _write_image(folder / subset / f"{plant}_rgb.png", group, images, key)
+                rgb = _read(image_file, f"{key}/rgb")
+                if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] not in (3, 4):
+                    raise _wrong_array(images, f"{key}/rgb", rgb, "uint8 [H, W, 3 or 4] is")
+                Image.fromarray(rgb).save(folder / subset / f"{plant}_rgb.png")
                 if f"{key}/label" in truth_file:
-                    _write_label(folder / subset / f"{plant}_label.png", truth_file[key], truth or images, key)
+                    label = _read(truth_file, f"{key}/label")
+                    if label.ndim != 2 or label.dtype.kind not in "iu" or label.min() < 0 or label.max() > 65535:
+                        expected = "whole numbers from 0 to 65535 of shape [H, W] are"
+                        raise _wrong_array(truth or images, f"{key}/label", label, expected)
+                    depth = np.uint8 if label.max() < 256 else np.uint16
+                    Image.fromarray(label.astype(depth)).save(folder / subset / f"{plant}_label.png")
                 count += 1
     return count
 
@@ -76,31 +84,12 @@ def _open(path: Path) -> h5py.File:
         raise ValueError(f"{path} cannot be read as HDF5 ({error}). The file is damaged; download it again.") from error
 
 
-def _write_image(path: Path, group: h5py.Group, source: Path, key: str) -> None:
-    rgb = _read(group, "rgb", source, key)
-    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] not in (3, 4):
-        raise ValueError(
-            f"{source}: '{key}/rgb' is {rgb.dtype} of shape {rgb.shape}, but uint8 [H, W, 3 or 4] is expected."
-        )
-    Image.fromarray(rgb).save(path)
-
-
-def _write_label(path: Path, group: h5py.Group, source: Path, key: str) -> None:
-    label = _read(group, "label", source, key)
-    if label.ndim != 2 or label.dtype.kind not in "iu" or label.min() < 0 or label.max() > 65535:
-        raise ValueError(
-            f"{source}: '{key}/label' is {label.dtype} of shape {label.shape}, but whole numbers from 0 to 65535 of "
-            "shape [H, W] are expected."
-        )
-    depth = np.uint8 if label.max() < 256 else np.uint16
-    Image.fromarray(label.astype(depth)).save(path)
-
-
-def _read(group: h5py.Group, name: str, source: Path, key: str) -> np.ndarray:
-    if not isinstance(group, h5py.Group) or not isinstance(group.get(name), h5py.Dataset):
-        found = sorted(group) if isinstance(group, h5py.Group) else "an array"
-        raise ValueError(f"{source}: '{key}' has no '{name}', only {found}. Download the file again.")
+def _read(file: h5py.File, key: str) -> np.ndarray:
     try:
-        return group[name][()]
-    except OSError as error:
-        raise ValueError(f"{source}: '{key}/{name}' is damaged ({error}). Download the file again.") from error
+        return np.asarray(file[key])
+    except (KeyError, OSError) as error:
+        raise ValueError(f"{file.filename}: '{key}' cannot be read ({error}). Download the file again.") from error
+
+
+def _wrong_array(source: Path, key: str, array: np.ndarray, expected: str) -> ValueError:
+    return ValueError(f"{source}: '{key}' is {array.dtype} of shape {array.shape}, but {expected} expected.")
