@@ -8,7 +8,6 @@ Shapes: `H, W` size of an image in pixels, `R` runs of equal pixels.
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -57,22 +56,6 @@ FINE, COARSE = "gtFine", "gtCoarse"
 _MAX_THREADS = 8
 
 
-@dataclass(frozen=True)
-class _Split:
-    images: str
-    truth: str | None
-    truth_type: str = FINE
-
-
-# Below the folder "cityscapes". The files in gtFine/test are dummies.
-_SPLITS = {
-    "train": _Split("leftImg8bit/train", "gtFine/train"),
-    "val": _Split("leftImg8bit/val", "gtFine/val"),
-    "test": _Split("leftImg8bit/test", None),
-    "train_extra": _Split("leftImg8bit/train_extra", "gtCoarse/train_extra", COARSE),
-}
-
-
 def register_cityscapes(root: str | os.PathLike) -> None:
     """Register ``rec_attend_cityscapes_train``, ``_val``, ``_test`` and ``_train_extra``; a repeated call moves them.
 
@@ -92,16 +75,17 @@ def register_cityscapes(root: str | os.PathLike) -> None:
         root: folder that holds "cityscapes".
     """
     base = Path(root).expanduser() / "cityscapes"
-    for split_name, split in _SPLITS.items():
-        name = f"rec_attend_cityscapes_{split_name}"
-        image_dir = base / split.images
-        gt_dir = base / split.truth if split.truth else None
+    for split in ("train", "val", "test", "train_extra"):
+        truth_type = COARSE if split == "train_extra" else FINE
+        image_dir = base / "leftImg8bit" / split
+        # The label files of the test split are dummies.
+        gt_dir = base / truth_type / split if split != "test" else None
         register_lazily(
-            name,
-            partial(load_cityscapes, image_dir, gt_dir, split.truth_type),
+            f"rec_attend_cityscapes_{split}",
+            partial(load_cityscapes, image_dir, gt_dir, truth_type),
             image_dir=str(image_dir),
             gt_dir=str(gt_dir) if gt_dir else None,
-            truth_type=split.truth_type,
+            truth_type=truth_type,
             evaluator_type="cityscapes_instance",
             thing_classes=list(LABEL_IDS),
             thing_dataset_id_to_contiguous_id=dict(_CLASS_NUMBERS),
