@@ -11,9 +11,9 @@ from .cityscapes_evaluator import CityscapesEvaluator
 from .coco_evaluator import AveragePrecisionEvaluator, ClassAgnosticBoxEvaluator
 from .counting_evaluator import CountingEvaluator, CoverageEvaluator, LeafEvaluator
 from .foreground_evaluator import ForegroundEvaluator
-from .per_image_evaluator import RecordEvaluator
+from .per_image_evaluator import PerImageEvaluator
 
-Evaluators = tuple[type[RecordEvaluator], ...]  # whose results have distinct top-level keys
+Evaluators = tuple[type[PerImageEvaluator], ...]  # whose results have distinct top-level keys
 
 # evaluator_type in the data set's metadata -> its evaluators. Add an entry to evaluate a kind of data set of your own.
 DATASET_EVALUATORS: dict[str, Evaluators] = {

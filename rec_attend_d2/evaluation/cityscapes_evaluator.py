@@ -11,13 +11,13 @@ from detectron2.data import MetadataCatalog
 from ..data.cityscapes_scripts import cityscapes_module
 from ..data.datasets.cityscapes import FINE
 from .cityscapes_scoring import score_predictions
-from .per_image_evaluator import Record, RecordEvaluator, Results, checked_instances
+from .per_image_evaluator import PerImageEvaluator, Record, Results, checked_instances
 from .submission_cityscapes import image_files, text_name
 
 Files = dict[str, bytes]  # of an image: its text file and its masks by their names in a submission
 
 
-class CityscapesEvaluator(RecordEvaluator[Files]):
+class CityscapesEvaluator(PerImageEvaluator[Files]):
     """AP, AP50 and, with disparity and camera files, AP100m and AP50m by cityscapesscripts (results ``cityscapes``).
 
     Predictions are Instances at the image's original size with ``pred_masks`` bool [N, h, w], ``scores`` and
@@ -54,7 +54,7 @@ class CityscapesEvaluator(RecordEvaluator[Files]):
     def has_truth(self) -> bool:
         return self._gt_dir is not None
 
-    def score_output(self, record: Record, output: Mapping[str, Any]) -> Files:
+    def score(self, record: Record, output: Mapping[str, Any]) -> Files:
         return image_files(record["image_id"], checked_instances(record, output))
 
     def summarize(self, scores: Sequence[Files]) -> Results:

@@ -27,7 +27,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..data.datasets.coco_files import keep_categories
-from .per_image_evaluator import Record, RecordEvaluator, Results, checked_instances
+from .per_image_evaluator import PerImageEvaluator, Record, Results, checked_instances
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ def average_precision(
     return results
 
 
-class AveragePrecisionEvaluator(RecordEvaluator[list[Detection]]):
+class AveragePrecisionEvaluator(PerImageEvaluator[list[Detection]]):
     """COCO's AP of masks (results ``segm``), as pycocotools computes it.
 
     Detectron2's COCOEvaluator reports NaN while a model predicts nothing at all, as early in training, which a
@@ -205,7 +205,7 @@ class AveragePrecisionEvaluator(RecordEvaluator[list[Detection]]):
     def has_truth(self) -> bool:
         return self._truth.has_annotations
 
-    def score_output(self, record: Record, output: Mapping[str, Any]) -> list[Detection]:
+    def score(self, record: Record, output: Mapping[str, Any]) -> list[Detection]:
         """The predictions, masks run-length encoded; see :meth:`CocoTruth.detections`."""
         return self._truth.detections(record["image_id"], checked_instances(record, output))
 
@@ -231,7 +231,7 @@ class ClassAgnosticBoxEvaluator(AveragePrecisionEvaluator):
         super().__init__(*args, **kwargs)
         self._truth = _as_one_class(self._truth)
 
-    def score_output(self, record: Record, output: Mapping[str, Any]) -> list[Detection]:
+    def score(self, record: Record, output: Mapping[str, Any]) -> list[Detection]:
         found = checked_instances(record, output)
         objects = Instances(
             found.image_size,

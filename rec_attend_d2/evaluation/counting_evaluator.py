@@ -1,15 +1,15 @@
 """The metrics of the paper on instance masks: counting, symmetric best dice, coverage; and those of its data sets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
-from detectron2.structures import Instances
 
 from ..data.segmentation import annotation_mask
 from .metrics import ImageScores, Masks, drop_crowd, score_image, summarize
-from .per_image_evaluator import PerImageEvaluator, Record, Results
+from .per_image_evaluator import PerImageEvaluator, Record, Results, checked_instances
 
 _KITTI_METRICS = ("MWCov", "MWCov_std", "MUCov", "MUCov_std", "AvgFP", "AvgFN", "num_images")
 _LEAF_METRICS = ("SBD", "DiC", "abs_DiC", "FBD")
@@ -26,7 +26,8 @@ class CountingEvaluator(PerImageEvaluator[ImageScores]):
 
     task = "counting"
 
-    def score(self, record: Record, instances: Instances) -> ImageScores:
+    def score(self, record: Record, output: Mapping[str, Any]) -> ImageScores:
+        instances = checked_instances(record, output)
         if not instances.has("pred_masks"):
             raise ValueError(
                 f"The predictions for '{record['file_name']}' have no pred_masks, only "
@@ -38,6 +39,9 @@ class CountingEvaluator(PerImageEvaluator[ImageScores]):
 
     def summarize(self, scores: Sequence[ImageScores]) -> Results:
         return {"counting": summarize(scores)}
+
+    def write(self, folder: Path, scores: Sequence[ImageScores]) -> None:
+        self.write_table(folder, scores)
 
 
 class CoverageEvaluator(CountingEvaluator):
@@ -71,13 +75,13 @@ class LeafEvaluator(CountingEvaluator):
     The images of the data set need the key ``subset``, which the data sets ``cvppp_*`` have.
     """
 
-    def score(self, record: Record, instances: Instances) -> LeafScores:
+    def score(self, record: Record, output: Mapping[str, Any]) -> LeafScores:
         if "subset" not in record:
             raise ValueError(
                 f"'{record['file_name']}' has no 'subset' (A1 to A5) in its data set '{self._dataset_name}': evaluate "
                 "other images than CVPPP's with CountingEvaluator."
             )
-        return LeafScores(**vars(super().score(record, instances)), subset=record["subset"])
+        return LeafScores(**vars(super().score(record, output)), subset=record["subset"])
 
     def summarize(self, scores: Sequence[ImageScores]) -> Results:
         groups: dict[str, list[ImageScores]] = {}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..data.instances import build_targets
 from ..data.map_targets import MapTargetGenerator
 from ..data.segmentation import annotation_mask
-from .per_image_evaluator import Record, RecordEvaluator, Results
+from .per_image_evaluator import PerImageEvaluator, Record, Results
 
 BACKGROUND = "background"
 _FOREGROUND_THRESHOLD = 0.5
@@ -38,7 +38,7 @@ class MapCounts:
     right_angles: int
 
 
-class ForegroundEvaluator(RecordEvaluator[MapCounts]):
+class ForegroundEvaluator(PerImageEvaluator[MapCounts]):
     """Compares ``sem_seg`` and ``angle_map`` with maps made of the data set's annotations, at the original size.
 
     The true maps are those that stage A learns from: crowd regions belong to the foreground and have no angle; pixels
@@ -85,7 +85,7 @@ class ForegroundEvaluator(RecordEvaluator[MapCounts]):
         node = cfg.MODEL.REC_ATTEND.PREPROCESSOR
         return cls(dataset_name, node.FOREGROUND_CLASSES, node.ANGLE_BINS, output_dir)
 
-    def score_output(self, record: Record, output: Mapping[str, Any]) -> MapCounts:
+    def score(self, record: Record, output: Mapping[str, Any]) -> MapCounts:
         """Count an image's pixels.
 
         Args:

@@ -24,7 +24,7 @@ Record = dict[str, Any]  # one image of a data set in Detectron2's standard form
 Results = dict[str, dict[str, float]]  # task -> metric -> value; Detectron2 merges those of all evaluators
 
 
-class RecordEvaluator(DatasetEvaluator, Generic[Scores]):
+class PerImageEvaluator(DatasetEvaluator, Generic[Scores]):
     """Scores each image as soon as it is processed, and makes metrics of the scores of all images and processes.
 
     Only the scores are kept and sent between processes, never masks or maps. Subclasses say how one image is scored and
@@ -62,7 +62,7 @@ class RecordEvaluator(DatasetEvaluator, Generic[Scores]):
         self._scores: dict[Any, Scores] = {}
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, dataset_name: str, output_dir: str) -> "RecordEvaluator":
+    def from_config(cls, cfg: CfgNode, dataset_name: str, output_dir: str) -> "PerImageEvaluator":
         """The evaluator for the model of a config."""
         return cls(dataset_name, output_dir)
 
@@ -71,7 +71,7 @@ class RecordEvaluator(DatasetEvaluator, Generic[Scores]):
         return has_annotations(self._dataset_name, self._records)
 
     @abstractmethod
-    def score_output(self, record: Record, output: Mapping[str, Any]) -> Scores:
+    def score(self, record: Record, output: Mapping[str, Any]) -> Scores:
         """Scores of one image: its record in the data set, and the model's output for it."""
 
     @abstractmethod
@@ -86,7 +86,7 @@ class RecordEvaluator(DatasetEvaluator, Generic[Scores]):
 
         Args:
             inputs: dicts with ``image_id``, as the data loader gives them.
-            outputs: what :meth:`score_output` takes.
+            outputs: what :meth:`score` takes.
 
         Raises:
             ValueError: an image is not in the data set, or an output lacks something or is of another size.
@@ -100,7 +100,7 @@ class RecordEvaluator(DatasetEvaluator, Generic[Scores]):
                     f"Image '{input_.get('file_name', image_id)}' (image_id {image_id!r}) is not in data set "
                     f"'{self._dataset_name}': evaluate with the data set that the data loader was built for."
                 )
-            self._scores[image_id] = self.score_output(self._records[image_id], output)
+            self._scores[image_id] = self.score(self._records[image_id], output)
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
         """``{task: {metric: value}}`` in the main process, empty in the others and without annotations.
@@ -137,27 +137,8 @@ class RecordEvaluator(DatasetEvaluator, Generic[Scores]):
     def write(self, folder: Path, scores: Sequence[Scores]) -> None:
         """Write what subclasses keep of the images, given their scores in the data set's order."""
 
-    def _check_complete(self, scores: Mapping[Any, Scores]) -> None:
-        missing = [str(record["file_name"]) for id_, record in self._records.items() if id_ not in scores]
-        if missing or not self._records:
-            raise ValueError(
-                f"{len(missing)} of {len(self._records)} images of data set '{self._dataset_name}' were not processed, "
-                f"first: {missing[:5]}. Metrics of a part are not comparable: run the model on the whole data set, or "
-                "register the part as a data set of its own."
-            )
-
-
-class PerImageEvaluator(RecordEvaluator[Scores]):
-    """Scores the ``instances`` of each image, and also writes ``<task>_per_image.csv``."""
-
-    @abstractmethod
-    def score(self, record: Record, instances: Instances) -> Scores:
-        """Scores of one image: its record in the data set, and the predictions on the CPU at its original size."""
-
-    def score_output(self, record: Record, output: Mapping[str, Any]) -> Scores:
-        return self.score(record, checked_instances(record, output))
-
-    def write(self, folder: Path, scores: Sequence[Scores]) -> None:
+    def write_table(self, folder: Path, scores: Sequence[Scores]) -> None:
+        """Write ``<task>_per_image.csv`` of scores that are dataclasses of numbers."""
         rows = [
             {"image_id": record["image_id"], "file_name": record["file_name"], **vars(image_scores)}
             for record, image_scores in zip(self._records.values(), scores, strict=True)
@@ -166,6 +147,15 @@ class PerImageEvaluator(RecordEvaluator[Scores]):
             writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
+
+    def _check_complete(self, scores: Mapping[Any, Scores]) -> None:
+        missing = [str(record["file_name"]) for id_, record in self._records.items() if id_ not in scores]
+        if missing or not self._records:
+            raise ValueError(
+                f"{len(missing)} of {len(self._records)} images of data set '{self._dataset_name}' were not processed, "
+                f"first: {missing[:5]}. Metrics of a part are not comparable: run the model on the whole data set, or "
+                "register the part as a data set of its own."
+            )
 
 
 def records_by_id(dataset_name: str) -> dict[Any, Record]:
