@@ -12,7 +12,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Instances
 
-from .per_image_evaluator import Record
+from .per_image_evaluator import Record, checked_instances
 
 Predictions = Iterable[tuple[Any, Instances]]
 """(image_id, Instances at the image's original size with ``pred_masks`` [N, H, W], ``scores`` and what the format needs
@@ -35,18 +35,13 @@ def matched(dataset_name: str, predictions: Predictions) -> Iterator[tuple[Recor
         if record is None:
             fault = "given twice" if image_id in known else "not an image of the data set"
             raise ValueError(f"The prediction for image_id {image_id!r} is {fault}. Give one for each image.")
-        size = (record["height"], record["width"])
-        if tuple(instances.image_size) != size:
-            raise ValueError(
-                f"The predictions for '{record['file_name']}' are of size {tuple(instances.image_size)}, but the image "
-                f"is {size} (height, width): resize them to the original size."
-            )
+        instances = checked_instances(record, {"instances": instances})
         if not instances.has("pred_masks"):
             raise ValueError(
                 f"The predictions for '{record['file_name']}' have no pred_masks, only "
                 f"{sorted(instances.get_fields())}: only a model with masks has something to submit."
             )
-        yield record, instances.to("cpu")
+        yield record, instances
     if waiting:
         first = next(iter(waiting.values()))
         raise ValueError(

@@ -36,7 +36,7 @@ def test_in_the_order_of_the_predictions():
         ([("c", predicted(0))], "image_id 'c' is not an image of the data set"),
         ([("a", Instances((1, 6), scores=torch.ones(0)))], r"'a\.png' have no pred_masks, only \['scores'\]"),
         ([("a", predicted(0)), ("a", predicted(0))], "image_id 'a' is given twice"),
-        ([("a", predicted(1, (2, 6)))], r"'a\.png' are of size \(2, 6\), but the image is \(1, 6\)"),
+        ([("a", predicted(1, (2, 6)))], r"'a\.png' are for .* \(2, 6\), but its original size is \(1, 6\)"),
     ],
 )
 def test_predictions_that_do_not_fit(predictions, message):

@@ -110,7 +110,7 @@ def test_no_predictions_at_all(tmp_path):
         (lambda p: [*p.items(), *list(p.items())[:1]], r"image_id \d+ is given twice"),
         (lambda p: [*p.items(), (3, p[100001])], "image_id 3 is not an image of the data set"),
         (lambda p: [(100001, Instances((96, 128), scores=torch.ones(1)))], r"no pred_masks, only \['scores'\]"),
-        (lambda p: [(100001, p[100002])], r"000000100001\.jpg' are of size \(128, 96\)"),
+        (lambda p: [(100001, p[100002])], r"000000100001\.jpg' are for an image of \(height, width\) \(128, 96\)"),
     ],
     ids=["missing", "twice", "unknown", "no masks", "size"],
 )
