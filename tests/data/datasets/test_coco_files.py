@@ -262,11 +262,8 @@ def test_category_without_annotations(root):
         keep_categories(content, ["person"], "some.json")
 
 
-def test_annotation_of_an_unknown_category_is_not_skipped():
-    content = {
-        "images": [{"id": 1}],
-        "annotations": [{"id": 5, "image_id": 1, "category_id": 1}, {"id": 6, "image_id": 1, "category_id": 9}],
-        "categories": [{"id": 1, "name": "person"}],
-    }
-    with pytest.raises(ValueError, match=r"some\.json: annotation 6 has category_id 9, which is not in 'categories'"):
-        keep_categories(content, ["person"], "some.json")
+def test_annotation_of_an_unknown_category_is_not_skipped(coco_content, write_coco):
+    coco_content["annotations"][2]["category_id"] = 9
+    json_file, folder = write_coco(coco_content)
+    with pytest.raises(ValueError, match=r"annotation 3 has category_id 9, which is not in 'categories'"):
+        load_coco(json_file, folder, categories=["cell"])
