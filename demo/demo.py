@@ -14,35 +14,36 @@ import argparse
 import sys
 from pathlib import Path
 
+import cv2
 from tqdm import tqdm
 
 from rec_attend_d2.config import load_config
-from rec_attend_d2.prediction import (
+from rec_attend_d2.prediction import Predictor, find_weights
+from rec_attend_d2.prediction.sources import (
+    distinct_names,
+    find_images,
+    image_frames,
+    known_property,
+    open_video,
+    open_webcam,
+    video_frames,
+)
+from rec_attend_d2.prediction.writers import (
     CocoResults,
     CountFile,
     CountTable,
     Pictures,
-    Predictor,
-    Progress,
     StepPictures,
     Totals,
     Video,
     Writer,
-    distinct_names,
-    find_images,
-    find_weights,
-    frame_count,
-    frame_rate,
-    image_frames,
     known_categories,
-    open_video,
-    open_webcam,
     picture_paths,
-    video_frames,
     video_path,
     write_predictions,
 )
 
+USUAL_FRAME_RATE = 30.0  # of sources that do not say theirs
 INTERRUPTED = 130  # the exit status that shells use for Ctrl-C
 
 
@@ -113,7 +114,7 @@ def run_on_images(arguments: argparse.Namespace, unreadable: list[str]) -> Total
         bar.update()
 
     frames = image_frames(zip(paths, labels, strict=True), predictor.read, report)
-    return write_predictions(predictor, frames, [Progress(bar), *writers])
+    return write_predictions(predictor, frames, writers, bar)
 
 
 def run_on_video(arguments: argparse.Namespace) -> Totals:
@@ -126,9 +127,10 @@ def run_on_video(arguments: argparse.Namespace) -> Totals:
         predictor = build_predictor(arguments, 1 if arguments.webcam else arguments.batch_size)
         writers = result_writers(arguments, predictor)
         if path is not None:
-            writers.append(Video(path, frame_rate(capture)))
-        progress = Progress(tqdm(total=frame_count(capture), unit="frame"))
-        return write_predictions(predictor, video_frames(capture, name, predictor.prepare), [progress, *writers])
+            writers.append(Video(path, known_property(capture, cv2.CAP_PROP_FPS) or USUAL_FRAME_RATE))
+        frames = known_property(capture, cv2.CAP_PROP_FRAME_COUNT)
+        bar = tqdm(total=int(frames) if frames else None, unit="frame")
+        return write_predictions(predictor, video_frames(capture, name, predictor.prepare), writers, bar)
     finally:
         capture.release()
 

@@ -36,7 +36,6 @@ FULL_RESULTS = {
 # Format of the submission, its ending, and where the evaluator's results have the same metrics.
 SUBMISSIONS = {
     "CVPPP": ("cvppp", ".zip", "lsc"),
-    "KITTI": ("kitti", ".zip", "coverage"),
     "Cityscapes": ("cityscapes", ".zip", "cityscapes"),
     "COCO": ("coco", ".json", "segm"),
 }
@@ -126,7 +125,7 @@ def make_submission(monkeypatch, capsys) -> Callable[..., str]:
     return run
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", SUBMISSIONS)
 def test_a_submission_scores_as_the_evaluator_did(trained, make_submission, tmp_path, recipe: str):
     form, suffix, task = SUBMISSIONS[recipe]
     folder, results = trained(recipe)["stage_c"]

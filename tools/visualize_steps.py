@@ -23,7 +23,7 @@ from rec_attend_d2.config import load_config
 from rec_attend_d2.data import RecAttendDatasetMapper, register_datasets
 from rec_attend_d2.data.image_io import read_image
 from rec_attend_d2.modeling import RecurrentAttention
-from rec_attend_d2.prediction import distinct_names
+from rec_attend_d2.prediction.sources import distinct_names
 from rec_attend_d2.visualization import draw_instances, save_steps, side_by_side, trace, true_instances
 
 

@@ -142,7 +142,7 @@ class TestBadInput:
         records = load(root, "kitti_cars_train")
         (record,) = (record for record in records if record["image_id"] == path.stem)
         assert len(record["annotations"]) == labels.max()
-        assert f"{path} (without {labels.max()}, " in caplog.text
+        assert f"{path} (without {labels.max()})" in caplog.text
 
     def test_a_photograph_instead_of_labels(self, root):
         path = sorted((root / "kitti" / "gt").iterdir())[0]
