@@ -178,8 +178,7 @@ class StepPictures(Writer):
         self._predictor = predictor
 
     def add(self, frame: Frame, prediction: Prediction, seconds: float) -> None:
-        threshold = self._predictor.cfg.MODEL.REC_ATTEND.TEST.SCORE_THRESHOLD
-        save_steps(self._folder / frame.label, *self._predictor.steps(frame.image), threshold)
+        save_steps(self._folder / frame.label, self._predictor.trace(frame.image))
 
 
 def _counts(frame: Frame, prediction: Prediction, seconds: float) -> list:
