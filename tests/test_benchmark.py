@@ -13,7 +13,7 @@ import pytest
 from rec_attend_d2.comparison import suite
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS, RCNN = "ours=configs/quick_schedules/fast.yaml", "rcnn=configs/quick_schedules/mask_rcnn.yaml"
+OURS, RCNN = "ours=tests/configs/fast.yaml", "rcnn=tests/configs/mask_rcnn.yaml"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -173,7 +173,7 @@ def test_finished_weights_are_not_trained(finished, arguments, tool, monkeypatch
     monkeypatch.setattr(sys, "argv", command)
     specs = tool.make_specs(tool.parse_arguments())
     assert [[part for part, _ in suite.parts_of(spec)] for spec in specs] == [["train", "evaluate"], ["evaluate"]]
-    assert [spec.recipe for spec in specs] == ["configs/quick_schedules/fast.yaml"] * 2
+    assert [spec.recipe for spec in specs] == ["tests/configs/fast.yaml"] * 2
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_finished_weights_are_not_trained(finished, arguments, tool, monkeypatch
         ([OURS, RCNN], "A budget is either --minutes or --iterations"),
         ([OURS, RCNN, "--minutes", "1", "--iterations", "1"], "A budget is either"),
         ([OURS, OURS, "--iterations", "1"], "Two models are named 'ours'"),
-        (["a/b=configs/quick_schedules/fast.yaml", RCNN, "--iterations", "1"], "'a/b' can't name a folder"),
+        (["a/b=tests/configs/fast.yaml", RCNN, "--iterations", "1"], "'a/b' can't name a folder"),
         ([OURS, "rcnn=none.yaml", "--iterations", "1"], "none.yaml.*does not exist"),
         ([OURS, RCNN, "--iterations", "1", "--test", "rosettes_vall"], "rosettes_vall.*not registered"),
         ([OURS, RCNN, "--iterations", "1", "--weights", "x=a.pth"], "--weights names x; the models are ours, rcnn"),

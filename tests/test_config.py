@@ -17,12 +17,13 @@ from rec_attend_d2.config import different_settings, load_config
 from rec_attend_d2.data import register_datasets
 
 PACKAGE = Path(rec_attend_d2.__file__).parent
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / "configs"
 # ablation.yaml is a list of runs for tools/run_ablation.py, Quick-*.yaml are second bases: neither is a whole config.
 # Mask R-CNN's are Detectron2's, see comparison/test_baselines.py.
 YAMLS = sorted(
     path
-    for path in CONFIGS.rglob("*.yaml")
+    for path in [*CONFIGS.rglob("*.yaml"), *(ROOT / "tests" / "configs").rglob("*.yaml")]
     if path.name != "ablation.yaml"
     and not path.name.startswith("Quick-")
     and "mask_rcnn" not in path.name
@@ -174,7 +175,7 @@ def test_there_are_config_files():
     assert len(YAMLS) > 3
 
 
-@pytest.mark.parametrize("path", YAMLS, ids=lambda path: str(path.relative_to(CONFIGS)))
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_config_file_builds_its_model(path: Path):
     cfg = load(path)
     architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
@@ -184,7 +185,7 @@ def test_config_file_builds_its_model(path: Path):
     assert sum(parameter.numel() for parameter in model.parameters()) > 1000
 
 
-@pytest.mark.parametrize("path", YAMLS, ids=lambda path: str(path.relative_to(CONFIGS)))
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_config_file_avoids_detectron2s_traps(path: Path):
     cfg = load(path)
     assert cfg.INPUT.MASK_FORMAT == "bitmask"
@@ -197,7 +198,7 @@ def test_config_file_avoids_detectron2s_traps(path: Path):
     assert cfg.MODEL.PIXEL_STD == [255.0] * 3 and cfg.MODEL.PIXEL_MEAN == [0.0] * 3
 
 
-@pytest.mark.parametrize("path", YAMLS, ids=lambda path: str(path.relative_to(CONFIGS)))
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_config_file_names_registered_data_sets(path: Path):
     register_datasets(load(path))  # raises for a name that is not known
 
@@ -241,7 +242,7 @@ def test_a_file_that_is_not_there():
 def test_a_file_that_is_no_config_is_refused_by_name(tmp_path: Path, content: str, reason: str):
     path = tmp_path / "wrong.yaml"
     path.write_text(content)
-    with pytest.raises(ValueError, match=f"wrong.yaml' .*is not valid: .*{re.escape(reason)}"):
+    with pytest.raises(ValueError, match=f"(?s)wrong.yaml' .*is not valid: .*{re.escape(reason)}"):
         load_config(path, [])
 
 

@@ -69,7 +69,7 @@ def test_a_loss_that_never_falls_is_refused():
 
 
 def test_the_tool(run_tool, tmp_path):
-    quick = ["--config-file", "configs/quick_schedules/fast.yaml", "--iterations", "60", "--lowest", "1e-4"]
+    quick = ["--config-file", "tests/configs/fast.yaml", "--iterations", "60", "--lowest", "1e-4"]
     process = run_tool("find_learning_rate", *quick, "--output", tmp_path)
     assert process.returncode == 0, process.stderr[-3000:]
     content = json.loads((tmp_path / "learning_rate.json").read_text())

@@ -25,7 +25,7 @@ from rec_attend_d2.engine.ema import read_ema_decay
 ROOT = Path(__file__).resolve().parents[1]
 NUCLEI = ROOT / "configs" / "Nuclei" / "ablation.yaml"
 NAMES = [variant["name"] for variant in yaml.safe_load(NUCLEI.read_text())["variants"]]
-QUICK = "configs/quick_schedules/stage_c.yaml"
+QUICK = "tests/configs/stage_c.yaml"
 SIDE = 64
 # Of two squares per image.
 SQUARES = ((4, 4, 24, 28), (36, 30, 60, 56))

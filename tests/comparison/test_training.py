@@ -13,8 +13,8 @@ from rec_attend_d2.comparison.files import ComparisonError, read_json
 from rec_attend_d2.comparison.models import DetectorMapper, ModelSpec, inference_mapper
 from rec_attend_d2.whole_files import write_json
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-CONFIG_FILES = {"ours": "quick_schedules/fast.yaml", "rcnn": "quick_schedules/mask_rcnn.yaml"}
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIG_FILES = {"ours": "fast.yaml", "rcnn": "mask_rcnn.yaml"}
 NAME = "squares_training"
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-QUICK = "configs/quick_schedules/fast.yaml"
+QUICK = "tests/configs/fast.yaml"
 
 
 def train(run_tool, *arguments) -> str:

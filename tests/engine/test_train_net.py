@@ -10,7 +10,7 @@ import torch
 from pycocotools import mask as coco_mask
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-QUICK = "configs/quick_schedules"
+QUICK = "tests/configs"
 
 
 def train(run_tool, *arguments) -> str:

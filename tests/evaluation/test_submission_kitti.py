@@ -11,9 +11,9 @@ from detectron2.data import DatasetCatalog
 from detectron2.structures import Instances
 from PIL import Image
 
+from miniature.kitti import write_kitti
 from rec_attend_d2.data.datasets.builtin import register_builtin_datasets
 from rec_attend_d2.data.datasets.kitti import register_kitti
-from rec_attend_d2.data.miniature.kitti import write_kitti
 from rec_attend_d2.evaluation.coverage_evaluator import CoverageEvaluator
 from rec_attend_d2.evaluation.submission_kitti import check, pack, score
 

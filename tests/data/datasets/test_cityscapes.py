@@ -13,10 +13,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.transforms import NoOpTransform
 from detectron2.structures import BoxMode
 
+from miniature.cityscapes import write_cityscapes
 from rec_attend_d2.data.datasets.cityscapes import LABEL_IDS, VOID_LABEL_IDS, load_cityscapes, register_cityscapes
 from rec_attend_d2.data.instances import build_targets
 from rec_attend_d2.data.map_targets import MapTargetGenerator
-from rec_attend_d2.data.miniature.cityscapes import write_cityscapes
 
 SIZE = (12, 16)
 STEM = "aachen_000000_000019"

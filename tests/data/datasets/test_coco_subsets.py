@@ -7,9 +7,9 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from pycocotools.coco import COCO
 
+from miniature.coco import write_coco
 from rec_attend_d2.data.datasets.coco_files import keep_categories, load_coco
 from rec_attend_d2.data.datasets.coco_subsets import load_coco_subset, register_coco_subsets
-from rec_attend_d2.data.miniature.coco import write_coco
 
 NAMES = [f"coco_2017_{split}_{category}" for split in ("train", "val") for category in ("person", "zebra")]
 
