@@ -71,7 +71,7 @@ def test_structure_alone(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config-file", "nowhere.yaml"], "analyze_model: --config-file names 'nowhere.yaml', which does not exist"),
+        (["--config-file", "nowhere.yaml"], "analyze_model: The config file 'nowhere.yaml' does not exist"),
         (["--tasks", "flops,speed"], "'speed' is no task; choose from parameters,flops,activations,structure"),
         (["--steps", "0"], "--steps is 0; give at least 1"),
         (["--depth", "0"], "--depth is 0; give at least 1"),

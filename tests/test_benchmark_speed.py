@@ -134,7 +134,7 @@ def test_what_is_asked_for_besides(run, tool, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config-file", "nowhere.yaml"], "--config-file names 'nowhere.yaml', which does not exist"),
+        (["--config-file", "nowhere.yaml"], "config file 'nowhere.yaml' does not exist"),
         (["--config-file", f"{QUICK}/stage_c.yaml", "SOLVER.NOTHING", "1"], "SOLVER.NOTHING"),
         (
             ["--config-file", f"{QUICK}/stage_c.yaml", "SOLVER.MAX_ITER"],

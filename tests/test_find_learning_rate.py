@@ -86,7 +86,7 @@ def test_the_tool(run_tool, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config-file", "nowhere.yaml"], "--config-file names 'nowhere.yaml', which does not exist"),
+        (["--config-file", "nowhere.yaml"], "config file 'nowhere.yaml' does not exist"),
         (["--config-file", "configs/Base-RecAttend.yaml", "--lowest", "2"], "give 0 < lowest < highest"),
         (["--config-file", "configs/Base-RecAttend.yaml", "--iterations", "5"], "give at least 20"),
     ],

@@ -206,7 +206,7 @@ def test_data_of_ones_own_have_to_be_described(publish, training):
     [
         (["--name", "../quick"], "--name is '../quick'"),
         (["--weights", "nowhere.pth"], "--weights names 'nowhere.pth', which does not exist"),
-        (["--config-file", "nowhere.yaml"], "--config-file names 'nowhere.yaml', which does not exist"),
+        (["--config-file", "nowhere.yaml"], "config file 'nowhere.yaml' does not exist"),
     ],
 )
 def test_wrong_arguments_are_named(publish, tmp_path, arguments, message):
