@@ -42,6 +42,7 @@ from rec_attend_d2.prediction import (
     video_path,
     write_predictions,
 )
+from rec_attend_d2.threads import choose_threads, describe_choice
 
 INTERRUPTED = 130  # the exit status that shells use for Ctrl-C
 
@@ -80,6 +81,9 @@ def parse_arguments() -> argparse.Namespace:
 def build_predictor(arguments: argparse.Namespace, batch_size: int) -> Predictor:
     """The model of the command line. Raises ValueError or FileNotFoundError where something is wrong with it."""
     cfg = load_config(arguments.config_file, arguments.opts)
+    threads = choose_threads(cfg.MODEL.DEVICE)
+    if threads is not None:
+        print(describe_choice(threads), file=sys.stderr)
     return Predictor(cfg, find_weights(cfg, arguments.config_file), batch_size)
 
 

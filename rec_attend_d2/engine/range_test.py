@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from .early_stopping import TrainingStopped
-from .hooks import ScheduledSamplingHook, SeedHook
+from .hooks import ScheduledSamplingHook, SeedHook, ThreadsHook
 from .trainer import Trainer
 
 # Share of the past in the smoothed loss.
@@ -118,10 +118,8 @@ class RangeTestTrainer(Trainer):
 
     def build_hooks(self) -> list:
         """Only what a training step needs."""
-        seeds, *others = super().build_hooks()
-        kept = [hook for hook in others if isinstance(hook, LRSchedulerHook | ScheduledSamplingHook)]
-        assert isinstance(seeds, SeedHook)
-        return [self._recorder, seeds, *kept]
+        needed = ThreadsHook | SeedHook | LRSchedulerHook | ScheduledSamplingHook
+        return [self._recorder, *(hook for hook in super().build_hooks() if isinstance(hook, needed))]
 
     def build_writers(self) -> list:
         """None."""

@@ -1,5 +1,6 @@
 """The trainer: Detectron2's, with this project's data, optimizer, evaluators and hooks."""
 
+import logging
 import os
 import weakref
 from collections import OrderedDict
@@ -21,14 +22,25 @@ from ..data import StatePoolLoader, StreamLoader, build_test_loader, build_train
 from ..evaluation.build import build_evaluator
 from ..modeling import RecurrentModel
 from ..random_numbers import run_seed
+from ..threads import choose_threads, describe_choice, is_to_be_chosen
 from .accumulation import accumulating, read_batches
 from .checkpointer import SafeCheckpointer
 from .early_stopping import EarlyStopping, TrainingStopped, read_patience
 from .ema import AverageHook, build_average, read_ema_decay
-from .hooks import MemoryHook, PicturesHook, ResumableBestCheckpointer, ScheduledSamplingHook, SeedHook, unwrap
+from .hooks import (
+    MemoryHook,
+    PicturesHook,
+    ResumableBestCheckpointer,
+    ScheduledSamplingHook,
+    SeedHook,
+    ThreadsHook,
+    unwrap,
+)
 from .optimization import build_lr_scheduler, build_optimizer
 from .validation import ValidationBatches, ValidationLossHook
 from .watchdog import WatchdogHook, explain_infinite_loss
+
+logger = logging.getLogger(__name__)
 
 
 class Trainer(DefaultTrainer):
@@ -155,7 +167,9 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             ours += self._main_process_hooks()
         stopping = [self._early_stopping()] if self._patience > 0 else []
-        return [SeedHook(run_seed(self.cfg)), *average_hooks, *others, *ours, *writers, *stopping]
+        device = self.cfg.MODEL.DEVICE
+        threads = [ThreadsHook(device)] if is_to_be_chosen(device) else []
+        return [*threads, SeedHook(run_seed(self.cfg)), *average_hooks, *others, *ours, *writers, *stopping]
 
     def _early_stopping(self) -> EarlyStopping:
         return EarlyStopping(self.checkpointer, self.cfg.TEST.BEST_METRIC, self.cfg.TEST.EVAL_PERIOD, self._patience)
@@ -189,6 +203,9 @@ def evaluate(cfg: CfgNode, weights: str) -> OrderedDict:
         raise ValueError("Evaluation needs weights: add MODEL.WEIGHTS path/to/model_final.pth.")
     if not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST is empty, so there is nothing to evaluate on.")
+    threads = choose_threads(cfg.MODEL.DEVICE)
+    if threads is not None:
+        logger.info(describe_choice(threads))
     model = Trainer.build_model(cfg)
     load_weights(model, os.path.expanduser(weights), complete=True)
     return Trainer.test(cfg, model)
