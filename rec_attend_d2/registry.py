@@ -1,6 +1,6 @@
-"""Registering under a name of one's choice, and looking a name of the config up."""
+"""Registering under a name of one's choice, and looking up a name of the config."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from fvcore.common.registry import Registry
@@ -18,11 +18,11 @@ def register_as(registry: Registry, name: str) -> Callable[[_Registered], _Regis
     return decorate
 
 
-def look_up(registry: Registry, name: str, key: str) -> Any:
+def look_up(registry: Registry | Mapping[str, Any], name: str, key: str) -> Any:
     """The object registered as ``name``.
 
     Args:
-        registry: any registry.
+        registry: any registry, or a dict.
         name: value of the configuration key.
         key: the configuration key, for the error.
 
@@ -30,6 +30,6 @@ def look_up(registry: Registry, name: str, key: str) -> Any:
         ValueError: nothing is registered under that name; the message lists what is.
     """
     if name not in registry:
-        known = ", ".join(sorted(entry for entry, _ in registry))
-        raise ValueError(f"{key} is '{name}', which is not known. Choose one of: {known}.")
+        names = registry if isinstance(registry, Mapping) else [entry for entry, _ in registry]
+        raise ValueError(f"{key} is '{name}', which is not known. Choose one of: {', '.join(sorted(names))}.")
     return registry.get(name)

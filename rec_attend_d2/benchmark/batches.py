@@ -94,7 +94,7 @@ def synthetic_batch(cfg: CfgNode, images: int, objects: int, seed: int = 0) -> l
     """
     generator = np.random.default_rng(seed)
     size, node = tuple(cfg.INPUT.IMAGE_SIZE), cfg.MODEL.REC_ATTEND.PREPROCESSOR
-    make_maps = MapTargetGenerator(node.FOREGROUND_CLASSES, node.ANGLE_BINS, cfg.INPUT.COARSE_WEIGHT)
+    make_maps = MapTargetGenerator(node.FOREGROUND_CLASSES, node.ANGLE_BINS)
     batch = []
     for number in range(images):
         masks = random_masks(size, objects, generator)

@@ -19,7 +19,7 @@ from .budget import Budget
 from .files import ComparisonError
 
 # How a training image is made, taken over from this project's config for all models.
-RECIPE_KEYS = ("AUGMENTATIONS", "MAX_SHIFT", "WARP", "INTENSITY", "CONTRAST_PERCENTILES", "CROP")
+RECIPE_KEYS = ("AUGMENTATIONS", "MAX_SHIFT", "WARP", "CONTRAST_PERCENTILES", "CROP")
 LOADER_KEYS = ("FILTER_EMPTY_ANNOTATIONS", "NUM_WORKERS")
 # Meta-architectures that find no instance masks, and those that do where MODEL.MASK_ON says so.
 WITHOUT_MASKS = frozenset(

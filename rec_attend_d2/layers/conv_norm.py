@@ -66,7 +66,7 @@ def conv_norm(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module, x: Tensor, 
 
     Args:
         conv: any; its output padding is 0.
-        norm: of STEP_NORM_REGISTRY.
+        norm: of STEP_NORMS.
         x: [B, C, H, W].
         step: time step, counted from 0.
     """

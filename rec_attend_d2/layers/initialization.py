@@ -1,17 +1,12 @@
 """Initial weights of conv and linear layers; biases start at 0."""
 
-from fvcore.common.registry import Registry
 from torch import nn
 
-from ..registry import look_up, register_as
-
-INITIALIZER_REGISTRY = Registry("INITIALIZER")
-INITIALIZER_REGISTRY.__doc__ = """Functions that set the weights of one conv or linear layer, in place."""
+from ..registry import look_up
 
 _CONVS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
-@register_as(INITIALIZER_REGISTRY, "kaiming")
 def _kaiming(layer: nn.Module) -> None:
     if isinstance(layer, _CONVS):
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -19,10 +14,12 @@ def _kaiming(layer: nn.Module) -> None:
         nn.init.xavier_uniform_(layer.weight)
 
 
-@register_as(INITIALIZER_REGISTRY, "truncated_normal")
 def _truncated_normal(layer: nn.Module) -> None:
     if isinstance(layer, (*_CONVS, nn.Linear)):
         nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.02, b=0.02)
+
+
+_INITIALIZERS = {"kaiming": _kaiming, "truncated_normal": _truncated_normal}
 
 
 def initialize(module: nn.Module, initializer: str) -> None:
@@ -36,7 +33,7 @@ def initialize(module: nn.Module, initializer: str) -> None:
     Raises:
         ValueError: unknown initializer.
     """
-    function = look_up(INITIALIZER_REGISTRY, initializer, "MODEL.REC_ATTEND.INIT")
+    function = look_up(_INITIALIZERS, initializer, "MODEL.REC_ATTEND.INIT")
     for layer in module.modules():
         if isinstance(layer, (*_CONVS, nn.Linear)):
             function(layer)

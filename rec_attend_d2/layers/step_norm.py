@@ -7,15 +7,10 @@ import math
 from typing import Protocol
 
 import torch
-from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
-from ..registry import register_as
 from .batch_norm import batch_norm
 from .recomputation import is_recomputing
-
-STEP_NORM_REGISTRY = Registry("STEP_NORM")
-STEP_NORM_REGISTRY.__doc__ = """Norm layers called with the time step; built as ``norm(channels, time_steps)``."""
 
 EPS = 1e-3
 # Share of the new statistics in the running average.
@@ -23,12 +18,11 @@ MOMENTUM = 0.1
 
 
 class StepNorm(Protocol):
-    """What a norm of STEP_NORM_REGISTRY can do."""
+    """What a norm of STEP_NORMS can do."""
 
     def __call__(self, x: Tensor, step: int) -> Tensor: ...
 
 
-@register_as(STEP_NORM_REGISTRY, "per_step")
 class PerStepBatchNorm(nn.Module):
     """Batch norm with its own beta, gamma and running statistics for every time step, as in the original code.
 
@@ -76,7 +70,6 @@ class PerStepBatchNorm(nn.Module):
         self.running_var[slot].lerp_(var, self.momentum)
 
 
-@register_as(STEP_NORM_REGISTRY, "shared")
 class SharedBatchNorm(PerStepBatchNorm):
     """Batch norm with one set of parameters and running statistics for all time steps.
 
@@ -93,12 +86,11 @@ class SharedBatchNorm(PerStepBatchNorm):
         return 0
 
 
-@register_as(STEP_NORM_REGISTRY, "group")
 class StepGroupNorm(nn.GroupNorm):
     """Group norm, up to 8 groups: no statistics over images, hence the same in training and evaluation."""
 
     def __init__(self, channels: int, time_steps: int):
-        del time_steps  # part of the registry's signature
+        del time_steps  # all norms are built alike
         super().__init__(math.gcd(channels, 8), channels)
 
     def forward(self, x: Tensor, step: int) -> Tensor:  # type: ignore[override]
@@ -107,15 +99,23 @@ class StepGroupNorm(nn.GroupNorm):
         return super().forward(x)
 
 
-@register_as(STEP_NORM_REGISTRY, "none")
 class NoNorm(nn.Module):
     """No normalisation."""
 
     def __init__(self, channels: int, time_steps: int):
-        del channels, time_steps  # part of the registry's signature
+        del channels, time_steps  # all norms are built alike
         super().__init__()
 
     def forward(self, x: Tensor, step: int) -> Tensor:
         """``x`` [B, C, H, W] as it is."""
         del step
         return x
+
+
+# By MODEL.REC_ATTEND.NORM: norm layers that are called with the time step, built as ``norm(channels, time_steps)``.
+STEP_NORMS: dict[str, type[nn.Module]] = {
+    "per_step": PerStepBatchNorm,
+    "shared": SharedBatchNorm,
+    "group": StepGroupNorm,
+    "none": NoNorm,
+}

@@ -236,7 +236,7 @@ class GlimpseLSTMBoxProposer(nn.Module):
             coordinates: the LSTM also sees where its glimpses lie, and the box's centre is relative to the first one.
             squash: see :func:`decode_box_parameters`.
             initial_size: size of a fresh proposer's boxes relative to the image.
-            initializer: name in INITIALIZER_REGISTRY.
+            initializer: as MODEL.REC_ATTEND.INIT.
         """
         super().__init__()
         self.image_size = image_size

@@ -16,7 +16,7 @@ from ..layers.conv_norm import concatenate_fast
 from ..layers.conv_stack import ConvStack
 from ..layers.initialization import initialize
 from ..layers.residual import ConvNormReLU, ResidualBlock, calm_residuals, enlarge
-from ..layers.step_norm import STEP_NORM_REGISTRY
+from ..layers.step_norm import STEP_NORMS
 from ..registry import look_up
 from .image_encoder import FEATURE_STRIDES, check_image_size
 from .inputs import StepInputs, check_conv_layers, feature_size, input_channels, norm_time_steps
@@ -58,11 +58,11 @@ class ConvControlCNN(ConvStack):
             in_channels: their channels.
             map_size: (h, w), cells.
             conv_channels, conv_pools: its layers.
-            norm: name in STEP_NORM_REGISTRY.
+            norm: name in STEP_NORMS.
             time_steps: of the norm, see :func:`.inputs.norm_time_steps`.
-            initializer: name in INITIALIZER_REGISTRY.
+            initializer: as MODEL.REC_ATTEND.INIT.
         """
-        norm_class = look_up(STEP_NORM_REGISTRY, norm, "MODEL.REC_ATTEND.NORM")
+        norm_class = look_up(STEP_NORMS, norm, "MODEL.REC_ATTEND.NORM")
         super().__init__(in_channels, conv_channels, conv_pools, partial(norm_class, time_steps=time_steps))
         self.inputs = list(inputs)
         self.out_channels = conv_channels[-1]
@@ -120,12 +120,12 @@ class FeatureControlCNN(nn.Module):
             feature_channels: channels of the two feature maps, at 1/4 and 1/8.
             channels: of its maps (D).
             map_size: (h, w), cells.
-            norm: name in STEP_NORM_REGISTRY.
+            norm: name in STEP_NORMS.
             time_steps: of the norm, see :func:`.inputs.norm_time_steps`.
-            initializer: name in INITIALIZER_REGISTRY.
+            initializer: as MODEL.REC_ATTEND.INIT.
         """
         super().__init__()
-        make_norm = partial(look_up(STEP_NORM_REGISTRY, norm, "MODEL.REC_ATTEND.NORM"), time_steps=time_steps)
+        make_norm = partial(look_up(STEP_NORMS, norm, "MODEL.REC_ATTEND.NORM"), time_steps=time_steps)
         fine, coarse = feature_channels
         # The memory enters as mean and as maximum of each cell: a small object shows in the maximum.
         self.meet = ConvNormReLU(fine + 2 * memory_channels, channels, make_norm, stride=2)
@@ -196,7 +196,7 @@ class FineFeatureControlCNN(FeatureControlCNN):
         super().__init__(
             memory_channels=memory_channels, feature_channels=feature_channels, channels=channels, **coarse
         )
-        norm_class = look_up(STEP_NORM_REGISTRY, coarse["norm"], "MODEL.REC_ATTEND.NORM")
+        norm_class = look_up(STEP_NORMS, coarse["norm"], "MODEL.REC_ATTEND.NORM")
         make_norm = partial(norm_class, time_steps=coarse["time_steps"])
         self.out_channels = channels // 2
         self.meet_fine = ConvNormReLU(feature_channels[0] + 2 * memory_channels, self.out_channels, make_norm)

@@ -14,7 +14,7 @@ from torch import Tensor, cat, nn
 
 from ..layers.conv_stack import ConvStack, DeconvLayer, PlainDeconvLayer
 from ..layers.initialization import initialize
-from ..layers.step_norm import STEP_NORM_REGISTRY
+from ..layers.step_norm import STEP_NORMS
 from ..registry import look_up
 from .image_model import training_size
 from .inputs import check_conv_layers, feature_size
@@ -85,13 +85,13 @@ class ForegroundFCN(LearnedMaps):
             deconv_channels, deconv_strides: deconv layers, without the last one.
             deconv_skips: what each deconv layer, the last included, sees besides its predecessor's output: -1 nothing,
                 0 the image, i the output of the i-th conv layer.
-            norm: name in STEP_NORM_REGISTRY.
-            initializer: name in INITIALIZER_REGISTRY.
+            norm: name in STEP_NORMS.
+            initializer: as MODEL.REC_ATTEND.INIT.
             maps_arguments: of :class:`.learned_maps.LearnedMaps`.
         """
         super().__init__(**maps_arguments)
         # An image passes once: one set of statistics.
-        make_norm = partial(look_up(STEP_NORM_REGISTRY, norm, "MODEL.REC_ATTEND.NORM"), time_steps=1)
+        make_norm = partial(look_up(STEP_NORMS, norm, "MODEL.REC_ATTEND.NORM"), time_steps=1)
         self.deconv_skips = list(deconv_skips)
         self.conv = ConvStack(3, conv_channels, conv_pools, make_norm)
         feature_channels = [3, *conv_channels]

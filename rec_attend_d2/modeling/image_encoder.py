@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..layers.conv_norm import fast_layout
 from ..layers.initialization import initialize
 from ..layers.residual import ConvNormReLU, ResidualBlock, calm_residuals, enlarge
-from ..layers.step_norm import STEP_NORM_REGISTRY
+from ..layers.step_norm import STEP_NORMS
 from ..registry import look_up
 from .image_model import training_size
 from .registries import PREPROCESSOR_REGISTRY
@@ -47,12 +47,12 @@ class ImageEncoder(nn.Module):
         Args:
             encoder_channels: of the levels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image's size.
             feature_channels: of the two maps that it returns, at 1/4 and 1/8.
-            norm: name in STEP_NORM_REGISTRY.
-            initializer: name in INITIALIZER_REGISTRY.
+            norm: name in STEP_NORMS.
+            initializer: as MODEL.REC_ATTEND.INIT.
         """
         super().__init__()
         # An image passes once, whatever the number of steps: one set of statistics.
-        make_norm = partial(look_up(STEP_NORM_REGISTRY, norm, "MODEL.REC_ATTEND.NORM"), time_steps=1)
+        make_norm = partial(look_up(STEP_NORMS, norm, "MODEL.REC_ATTEND.NORM"), time_steps=1)
         half, quarter, eighth, sixteenth, deepest = encoder_channels
         fine, coarse = feature_channels
         self.stem = ConvNormReLU(3, half, make_norm, stride=2)

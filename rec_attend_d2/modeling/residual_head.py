@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..layers.conv_norm import fast_layout
 from ..layers.initialization import initialize
 from ..layers.residual import ConvNormReLU, ResidualBlock, calm_residuals, enlarge
-from ..layers.step_norm import STEP_NORM_REGISTRY
+from ..layers.step_norm import STEP_NORMS
 from ..registry import look_up
 from .inputs import check_conv_layers, feature_size, input_channels, norm_time_steps
 from .registries import SEGMENTATION_HEAD_REGISTRY
@@ -44,13 +44,13 @@ class ResidualPatchHead(nn.Module):
             in_channels: C.
             channels, strides: of the levels; the first has the patch's size.
             feature_shape: (V, f_h, f_w) of the deepest level.
-            norm: name in STEP_NORM_REGISTRY.
+            norm: name in STEP_NORMS.
             time_steps: of the norm, see :func:`.inputs.norm_time_steps`.
-            initializer: name in INITIALIZER_REGISTRY.
+            initializer: as MODEL.REC_ATTEND.INIT.
         """
         super().__init__()
         self.feature_shape = feature_shape
-        make_norm = partial(look_up(STEP_NORM_REGISTRY, norm, "MODEL.REC_ATTEND.NORM"), time_steps=time_steps)
+        make_norm = partial(look_up(STEP_NORMS, norm, "MODEL.REC_ATTEND.NORM"), time_steps=time_steps)
         first = channels[0]
         self.stem = nn.ModuleList([ConvNormReLU(in_channels, first, make_norm), ConvNormReLU(first, first, make_norm)])
         self.down = nn.ModuleList(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..layers.conv_norm import fast_layout
 from ..layers.conv_stack import ConvStack, DeconvStack
 from ..layers.initialization import initialize
-from ..layers.step_norm import STEP_NORM_REGISTRY
+from ..layers.step_norm import STEP_NORMS
 from ..registry import look_up
 from .inputs import check_conv_layers, feature_size, input_channels, norm_time_steps
 from .registries import SEGMENTATION_HEAD_REGISTRY
@@ -76,13 +76,13 @@ class PatchConvDeconvHead(nn.Module):
             conv_channels, conv_pools: conv layers.
             deconv_channels, deconv_strides: transposed conv layers.
             feature_shape: (V, f_h, f_w) of the deepest features.
-            norm: name in STEP_NORM_REGISTRY.
+            norm: name in STEP_NORMS.
             time_steps: of the norm, see :func:`.inputs.norm_time_steps`.
-            initializer: name in INITIALIZER_REGISTRY.
+            initializer: as MODEL.REC_ATTEND.INIT.
         """
         super().__init__()
         self.feature_shape = feature_shape
-        norm_class = look_up(STEP_NORM_REGISTRY, norm, "MODEL.REC_ATTEND.NORM")
+        norm_class = look_up(STEP_NORMS, norm, "MODEL.REC_ATTEND.NORM")
         make_norm = partial(norm_class, time_steps=time_steps)
         self.conv = ConvStack(in_channels, conv_channels, conv_pools, make_norm)
         skip_channels = [*reversed(conv_channels[:-1]), in_channels]

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rec_attend_d2.layers.step_norm import (
-    STEP_NORM_REGISTRY,
+    STEP_NORMS,
     NoNorm,
     PerStepBatchNorm,
     SharedBatchNorm,
@@ -37,7 +37,7 @@ def perturbed(norm: PerStepBatchNorm) -> PerStepBatchNorm:
     [("per_step", PerStepBatchNorm), ("shared", SharedBatchNorm), ("group", StepGroupNorm), ("none", NoNorm)],
 )
 def test_names(name: str, kind: type):
-    assert STEP_NORM_REGISTRY.get(name) is kind
+    assert STEP_NORMS.get(name) is kind
 
 
 @pytest.mark.parametrize("step", range(STEPS))

@@ -141,7 +141,7 @@ class TestRecords:
             assert record["coarse"] is True
             size = (record["height"], record["width"])
             targets = build_targets(record["annotations"], size, NoOpTransform(), size, record["file_name"])
-            maps = MapTargetGenerator(len(LABEL_IDS) + 1, 8, coarse_weight=0.1)(record, targets, size, NoOpTransform())
+            maps = MapTargetGenerator(len(LABEL_IDS) + 1, 8)(record, targets, size, NoOpTransform())
             void = mask_of(record["void"])
             assert np.array_equal(maps["foreground_weight"].numpy(), np.where(void, 0, np.float32(0.1)))
             assert 0.1 < void.mean() < 0.9 and maps["angle_map"].sum() == 0
