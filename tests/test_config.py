@@ -129,6 +129,72 @@ def build(cfg, other):
     assert not is_read("MODEL.OTHER_PART.DIRECT", read) and not is_read("MODEL.OTHER_PART.BY_ALIAS", read)
 
 
+# ---------------------------------------------------------------- keys that nobody needs
+
+# Below MODEL.REC_ATTEND: keys that no recipe sets, the original's options do not need, and GETTING_STARTED.md does not
+# explain. The list only ever gets shorter.
+STILL_UNNEEDED = {
+    "ATTENTION.SAMPLING",
+    "BOX_PROPOSER.CONTROL_CHANNELS",
+    "BOX_PROPOSER.COORDINATES",
+    "BOX_PROPOSER.FIRST_GLIMPSE",
+    "LOSS.BOX_WEIGHT",
+    "LOSS.CLASS_WEIGHT",
+    "LOSS.MASK_WEIGHT",
+    "LOSS.OBJECT_WEIGHT",
+    "LOSS.PLACE_WEIGHT",
+    "LOSS.SCORE_TRUTH",
+    "MEMORY.FEATURES",
+    "PREPROCESSOR.CACHE_DIR",
+    "PREPROCESSOR.ENCODER_CHANNELS",
+    "STOP_SCORER.MLP_DIM",
+    "TEST.AUTOCAST",
+    "TEST.BILATERAL_SIGMA",
+    "TEST.COMPILE",
+    "TEST.SEM_SEG_DIR",
+    "TEST.SEM_SEG_VALUES",
+    "TRAINING.BOX_NOISE",
+    "TRAINING.DRAWN_MEMORY.EMPTY_SHARE",
+    "TRAINING.DRAWN_MEMORY.PIECE_NOISE",
+    "TRAINING.DRAWN_MEMORY.SHAPE_NOISE",
+    "TRAINING.DRAWN_MEMORY.VALUE_NOISE",
+    "TRAINING.MAX_MISSES",
+    "TRAINING.TRUE_PATCHES",
+}
+
+
+def flat(node: dict, prefix: str = "") -> set[str]:
+    """Dotted keys of a YAML file's content."""
+    return set().union(
+        *(
+            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}"}
+            for key, value in node.items()
+        )
+    )
+
+
+def set_by_recipes() -> set[str]:
+    """Keys in the files of configs/, those for tests not among them."""
+    files = [path for path in CONFIGS.rglob("*.yaml") if path.name != "ablation.yaml"]
+    return set().union(*(flat(yaml.safe_load(path.read_text())) for path in files))
+
+
+def explained_to_users() -> set[str]:
+    """Keys that GETTING_STARTED.md names, in its config or its text."""
+    page = (ROOT / "GETTING_STARTED.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page, flags=re.M | re.S)
+    assert blocks
+    named = set(re.findall(r"[A-Z][A-Z_]*(?:\.[A-Z][A-Z_]*)+", page))
+    return named.union(*(flat(yaml.safe_load(block)) for block in blocks))
+
+
+def test_every_key_is_needed():
+    converter = keys_read((PACKAGE / "checkpoint" / "original_options.py").read_text(encoding="utf-8"))
+    needed = set_by_recipes() | explained_to_users()
+    unneeded = {key for key in OUR_KEYS if key not in needed and not is_read(key, converter)}
+    assert unneeded == {f"MODEL.REC_ATTEND.{key}" for key in STILL_UNNEEDED}
+
+
 def test_our_keys_are_where_they_are_said_to_be():
     allowed = ("MODEL.REC_ATTEND.", "INPUT.", "SOLVER.", "DATASETS.", "TEST.")
     assert len(OUR_KEYS) >= 50
