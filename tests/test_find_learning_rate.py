@@ -6,8 +6,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-
-from rec_attend_d2.engine.range_test import RangeTest, draw_range_test, has_exploded
+from find_learning_rate import RangeTest, draw_range_test, has_exploded
 
 RATES = np.geomspace(1e-6, 1.0, 200).tolist()
 

@@ -9,18 +9,13 @@ from contextlib import suppress
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, SimpleTrainer
 from detectron2.engine.hooks import EvalHook, PeriodicWriter
-from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
 from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader
 
 from ..checkpoint import load_weights
 from ..checkpoint.loading import AVERAGE_KEY
-from ..data import StatePoolLoader, StreamLoader, build_test_loader, build_train_loader
+from ..data import build_test_loader, build_train_loader
 from ..evaluation.build import build_evaluator
-from ..modeling import RecurrentModel
 from ..random_numbers import run_seed
 from ..threads import choose_threads, describe_choice, is_to_be_chosen
 from .accumulation import accumulating, read_batches
@@ -63,30 +58,12 @@ class Trainer(DefaultTrainer):
         self._patience = read_patience(cfg)
         super().__init__(cfg)
 
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> StreamLoader | StatePoolLoader:
-        """See :func:`rec_attend_d2.data.build_train_loader`."""
-        return build_train_loader(cfg)
-
-    @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
-        """See :func:`rec_attend_d2.data.build_test_loader`."""
-        return build_test_loader(cfg, dataset_name)
-
-    @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
-        """See :func:`rec_attend_d2.engine.optimization.build_optimizer`."""
-        return build_optimizer(cfg, model)
-
-    @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
-        """See :func:`rec_attend_d2.engine.optimization.build_lr_scheduler`."""
-        return build_lr_scheduler(cfg, optimizer)
-
-    @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
-        """See :func:`rec_attend_d2.evaluation.build.build_evaluator`."""
-        return build_evaluator(cfg, dataset_name)
+    # What Detectron2's trainer builds its parts with.
+    build_train_loader = staticmethod(build_train_loader)
+    build_test_loader = staticmethod(build_test_loader)
+    build_optimizer = staticmethod(build_optimizer)
+    build_lr_scheduler = staticmethod(build_lr_scheduler)
+    build_evaluator = staticmethod(build_evaluator)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Resume everything from OUTPUT_DIR, or else load MODEL.WEIGHTS, which may lack whole parts of the model.
@@ -163,7 +140,8 @@ class Trainer(DefaultTrainer):
         ]
         writers = [hook for hook in detectron2_hooks if isinstance(hook, PeriodicWriter)]
         others = [hook for hook in detectron2_hooks if hook not in writers]
-        ours: list = [ScheduledSamplingHook(self.model)] if isinstance(unwrap(self.model), RecurrentModel) else []
+        samples = hasattr(unwrap(self.model), "scheduled_sampling")
+        ours: list = [ScheduledSamplingHook(self.model)] if samples else []
         if comm.is_main_process():
             ours += self._main_process_hooks()
         stopping = [self._early_stopping()] if self._patience > 0 else []

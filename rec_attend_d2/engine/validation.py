@@ -14,7 +14,6 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from ..data import ImageState, RecAttendDatasetMapper
-from ..modeling import RecurrentModel
 from ..random_numbers import seeded
 from .hooks import unwrap
 
@@ -33,7 +32,7 @@ def as_in_training(model: nn.Module) -> Iterator[None]:
     """
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    sampling = model.scheduled_sampling if isinstance(model, RecurrentModel) else None
+    sampling = getattr(model, "scheduled_sampling", None)
     iteration = 0 if sampling is None else sampling.iteration
     try:
         model.train()
