@@ -12,6 +12,7 @@ status is then 1. How sure the model has to be of an object: --opts MODEL.REC_AT
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -42,7 +43,7 @@ from rec_attend_d2.prediction import (
     video_path,
     write_predictions,
 )
-from rec_attend_d2.threads import choose_threads, describe_choice
+from rec_attend_d2.threads import choose_and_say
 
 INTERRUPTED = 130  # the exit status that shells use for Ctrl-C
 
@@ -81,9 +82,7 @@ def parse_arguments() -> argparse.Namespace:
 def build_predictor(arguments: argparse.Namespace, batch_size: int) -> Predictor:
     """The model of the command line. Raises ValueError or FileNotFoundError where something is wrong with it."""
     cfg = load_config(arguments.config_file, arguments.opts)
-    threads = choose_threads(cfg.MODEL.DEVICE)
-    if threads is not None:
-        print(describe_choice(threads), file=sys.stderr)
+    choose_and_say(cfg.MODEL.DEVICE, partial(print, file=sys.stderr))
     return Predictor(cfg, find_weights(cfg, arguments.config_file), batch_size)
 
 

@@ -96,5 +96,12 @@ def choose_threads(device: str, seconds: Callable[[int], float] = seconds_per_pa
 
 
 def describe_choice(chosen: int) -> str:
-    """The line that tools print or log."""
+    """The line about a choice that tools print or log."""
     return f"CPU threads: {chosen} of {usable_cores()}, the fastest just now ({USER_VARIABLE} sets another number)."
+
+
+def choose_and_say(device: str, say: Callable[[str], object]) -> None:
+    """:func:`choose_threads`, and ``say`` what was chosen, if there was a choice."""
+    chosen = choose_threads(device)
+    if chosen is not None:
+        say(describe_choice(chosen))

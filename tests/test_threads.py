@@ -35,6 +35,14 @@ def test_the_fastest_is_chosen(free, seconds: dict[int, float], chosen: int):
     assert torch.get_num_threads() == chosen
 
 
+def test_the_choice_is_said(free, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(threads, "fastest", lambda counts, seconds: 2)
+    threads.choose_and_say("cpu", said.append)
+    threads.choose_and_say("cuda", said.append)
+    assert said == ["CPU threads: 2 of 4, the fastest just now (OMP_NUM_THREADS sets another number)."]
+
+
 def refuse(count: int) -> float:
     raise AssertionError("nothing is to be measured")
 

@@ -29,6 +29,7 @@ from rec_attend_d2.config import load_config
 from rec_attend_d2.data import build_test_loader, register_datasets
 from rec_attend_d2.evaluation.label_images import listed
 from rec_attend_d2.evaluation.submission import SUBMISSION_REGISTRY, SubmissionFormat, has_labels
+from rec_attend_d2.threads import choose_and_say
 
 
 def predictions(cfg: CfgNode, dataset_name: str) -> Iterator[tuple[Any, Instances]]:
@@ -74,6 +75,7 @@ def main() -> None:
     form: SubmissionFormat = SUBMISSION_REGISTRY.get(arguments.format)
     try:
         cfg = load_config(arguments.config_file, arguments.opts)
+        choose_and_say(cfg.MODEL.DEVICE, print)
         if arguments.dataset:
             cfg.DATASETS.TEST = (arguments.dataset,)
         register_datasets(cfg)

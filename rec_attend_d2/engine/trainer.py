@@ -17,7 +17,7 @@ from ..checkpoint.loading import AVERAGE_KEY
 from ..data import build_test_loader, build_train_loader
 from ..evaluation.build import build_evaluator
 from ..random_numbers import run_seed
-from ..threads import choose_threads, describe_choice, is_to_be_chosen
+from ..threads import choose_and_say, is_to_be_chosen
 from .accumulation import accumulating, read_batches
 from .checkpointer import SafeCheckpointer
 from .early_stopping import EarlyStopping, TrainingStopped, read_patience
@@ -181,9 +181,7 @@ def evaluate(cfg: CfgNode, weights: str) -> OrderedDict:
         raise ValueError("Evaluation needs weights: add MODEL.WEIGHTS path/to/model_final.pth.")
     if not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST is empty, so there is nothing to evaluate on.")
-    threads = choose_threads(cfg.MODEL.DEVICE)
-    if threads is not None:
-        logger.info(describe_choice(threads))
+    choose_and_say(cfg.MODEL.DEVICE, logger.info)
     model = Trainer.build_model(cfg)
     load_weights(model, os.path.expanduser(weights), complete=True)
     return Trainer.test(cfg, model)
