@@ -95,6 +95,7 @@ def add_rec_attend_config(cfg: CN) -> None:
     _add_preprocessor_config(cfg.MODEL.REC_ATTEND)
     _add_parts_config(cfg.MODEL.REC_ATTEND)
     _add_training_config(cfg.MODEL.REC_ATTEND)
+    _add_fast_config(cfg.MODEL.REC_ATTEND)
     _add_loss_config(cfg.MODEL.REC_ATTEND)
     _add_scheduled_sampling_config(cfg.MODEL.REC_ATTEND)
     _add_test_config(cfg.MODEL.REC_ATTEND)
@@ -154,13 +155,13 @@ def _add_evaluation_config(cfg: CN) -> None:
 
 
 def _add_unroll_config(node: CN) -> None:
-    # T: the largest number of objects looked for in one image.
+    # T: the largest number of objects that the paper's model looks for in one image.
     node.TIME_STEPS = 21
-    # Batch norm statistics and affine parameters: "per_step" (own ones for each time step, as
-    # the original), "shared" (one set for all time steps), "group" (group norm, no statistics) or "none".
+    # Batch norm statistics and affine parameters of the paper's model: "per_step" (own ones for each time step, as the
+    # original), "shared" (one set for all time steps) or "none".
     node.NORM = "per_step"
-    # Classes that the steps themselves tell apart; 0 = one kind of objects, or the class comes from the semantic maps
-    # of a preprocessor (FOREGROUND_CLASSES > 1), as in the paper.
+    # Classes that the fast model tells apart; 0 = one kind of objects. The paper's model takes classes from the
+    # semantic maps of a preprocessor (FOREGROUND_CLASSES > 1).
     node.NUM_CLASSES = 0
     # Initial weights of conv and linear layers: "kaiming", or "truncated_normal" (std 0.01, as the original code).
     node.INIT = "kaiming"
@@ -170,16 +171,12 @@ def _add_preprocessor_config(node: CN) -> None:
     node.PREPROCESSOR = CN()
     # A part of PREPROCESSOR_REGISTRY: "NoPreprocessor", "GivenMaps" (true maps, made of the annotations),
     # "ForegroundFCN" (the paper's network), "BackboneFCN" (MODEL.BACKBONE and MODEL.SEM_SEG_HEAD) or "ImageEncoder"
-    # (features computed once per image, learned with the rest).
+    # (the fast model's). Those that predict maps learn in stage A and are frozen in stages B and C.
     node.PREPROCESSOR.NAME = "NoPreprocessor"
     # Channels of the angle map d (8 in the paper); 0 = none.
     node.PREPROCESSOR.ANGLE_BINS = 0
     # Channels of the foreground map f: 1 = foreground, K > 1 = semantic classes with class 0 the background; 0 = none.
     node.PREPROCESSOR.FOREGROUND_CLASSES = 0
-    # Channels of the maps "features", at 1/4 and 1/8 of the image's size; empty = none.
-    node.PREPROCESSOR.FEATURE_CHANNELS = []
-    # Channels of ImageEncoder's levels, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image's size.
-    node.PREPROCESSOR.ENCODER_CHANNELS = [16, 32, 64, 96, 96]
     # Output channels and max-pool size of each 3x3 conv layer of ForegroundFCN.
     node.PREPROCESSOR.CONV_CHANNELS = []
     node.PREPROCESSOR.CONV_POOLS = []
@@ -189,32 +186,20 @@ def _add_preprocessor_config(node: CN) -> None:
     # What each transposed conv layer, the last included, sees besides the one before: -1 = nothing, 0 = the image, i =
     # the output of the i-th conv layer.
     node.PREPROCESSOR.DECONV_SKIPS = []
-    # Preprocessors that predict maps do not learn in stages B and C (stage A needs False).
-    node.PREPROCESSOR.FREEZE = True
     # Folder in which a frozen one keeps its maps, so that they are computed once per network input; empty = none.
     node.PREPROCESSOR.CACHE_DIR = ""
 
 
 def _add_parts_config(node: CN) -> None:
-    node.MEMORY = CN()
-    # A part of MEMORY_REGISTRY: "MaxMemory" (c = max(c, y)), "NoOverwriteMemory" (y is multiplied by 1 - c first),
-    # "BoundaryMemory" (a second channel with the boundaries of what was claimed) or "FeatureMemory" (further channels
-    # with the mean features of what was claimed).
-    node.MEMORY.NAME = "MaxMemory"
-    # Channels of the features that FeatureMemory keeps.
-    node.MEMORY.FEATURES = 8
+    # A pixel once claimed cannot be claimed again: masks are multiplied by 1 - memory.
+    node.NO_OVERWRITE = False
 
     node.BOX_PROPOSER = CN()
-    # A part of BOX_PROPOSER_REGISTRY: "GlimpseLSTMBoxProposer" (the paper) or "DenseBoxProposer" (scores every place).
+    # A part of BOX_PROPOSER_REGISTRY: "GlimpseLSTMBoxProposer" (the paper) or "PlaceProposer" (the fast model's).
     node.BOX_PROPOSER.NAME = "GlimpseLSTMBoxProposer"
-    # A part of CONTROL_CNN_REGISTRY: "ConvControlCNN" (the paper), "FeatureControlCNN" (memory beside "features"; a
-    # place is 8 pixels wide) or "FineFeatureControlCNN" (4 pixels, for small objects).
-    node.BOX_PROPOSER.CONTROL_CNN = "ConvControlCNN"
-    # Channels of FeatureControlCNN; the finest map of FineFeatureControlCNN has half as many.
-    node.BOX_PROPOSER.CONTROL_CHANNELS = 64
-    # What the control CNN sees, of "image", "memory", "angle", "foreground", "features"; concatenated in that order.
+    # What the control CNN sees, of "image", "memory", "angle", "foreground"; concatenated in that order.
     node.BOX_PROPOSER.INPUTS = ["image", "memory"]
-    # Output channels and max-pool size of each 3x3 layer of ConvControlCNN.
+    # Output channels and max-pool size of each 3x3 layer of the control CNN.
     node.BOX_PROPOSER.CONV_CHANNELS = [8, 8, 16, 16, 32, 32, 64, 64]
     node.BOX_PROPOSER.CONV_POOLS = [1, 2, 1, 2, 1, 2, 2, 2]
     # Size of the LSTM state, and of the hidden layers of the glimpse MLP.
@@ -225,107 +210,77 @@ def _add_parts_config(node: CN) -> None:
     node.BOX_PROPOSER.GLIMPSE_MLP_LAYERS = 2
     # Hidden layer sizes of the MLP from LSTM output to the box; empty = a single linear layer.
     node.BOX_PROPOSER.BOX_MLP_DIMS = []
-    # First glimpse, of FIRST_GLIMPSE_REGISTRY: "uniform" (the paper) or "learned" (the best place of the map).
-    node.BOX_PROPOSER.FIRST_GLIMPSE = "uniform"
-    # The LSTM also sees the coordinates of its glimpses, and the box's centre is relative to those of the first one.
-    node.BOX_PROPOSER.COORDINATES = False
     # tanh on the centre and -softplus on the log size, so that a box never leaves or exceeds the image.
     node.BOX_PROPOSER.SQUASH = False
     # Relative box size (fraction of the image side) a freshly initialised proposer starts from.
     node.BOX_PROPOSER.INITIAL_SIZE = 1.0
 
     node.ATTENTION = CN()
-    # A part of ATTENTION_REGISTRY: "GaussianAttention" (the paper) or "BilinearAttention" (pastes logits).
-    node.ATTENTION.NAME = "GaussianAttention"
-    # How BilinearAttention cuts a patch out, of SAMPLING_REGISTRY: "bilinear" or "gaussian".
-    node.ATTENTION.SAMPLING = "bilinear"
     # Patch size F_h, F_w in pixels.
     node.ATTENTION.PATCH_SIZE = [48, 48]
-    # Log variance of the Gaussian filters, a function of FILTER_VARIANCE_REGISTRY: "from_size" (log size - log F),
-    # "learned" (an output of the box proposer) or "unit" (0).
+    # Log variance of the Gaussian filters: "from_size" (log size - log F), "learned" (an output of the box proposer) or
+    # "unit" (0).
     node.ATTENTION.FILTER_VARIANCE = "from_size"
     # Learn the log gains of extracting and pasting instead of fixing them at 0 and 2.
     node.ATTENTION.LEARN_GAINS = False
 
     node.SEGMENTATION_HEAD = CN()
-    # A part of SEGMENTATION_HEAD_REGISTRY: "PatchConvDeconvHead" (the paper) or "ResidualPatchHead" (a U-Net, logits).
+    # A part of SEGMENTATION_HEAD_REGISTRY: "PatchConvDeconvHead" (the paper) or "ResidualPatchHead" (the fast model's).
     node.SEGMENTATION_HEAD.NAME = "PatchConvDeconvHead"
     # What the patch is cut from; as BOX_PROPOSER.INPUTS.
     node.SEGMENTATION_HEAD.INPUTS = ["image", "memory"]
-    # Output channels and max-pool sizes of the 3x3 conv layers (of ResidualPatchHead: channels and strides of levels).
+    # Output channels and max-pool sizes of the 3x3 conv layers.
     node.SEGMENTATION_HEAD.CONV_CHANNELS = [8, 8, 16, 16, 32, 32]
     node.SEGMENTATION_HEAD.CONV_POOLS = [1, 2, 1, 2, 1, 2]
-    # Output channels and strides of PatchConvDeconvHead's transposed conv layers; the last has one channel.
+    # Output channels of the transposed conv layers, one more than conv layers, whose pools they undo; the last has one.
     node.SEGMENTATION_HEAD.DECONV_CHANNELS = [32, 32, 16, 16, 8, 8, 1]
-    node.SEGMENTATION_HEAD.DECONV_STRIDES = [2, 1, 2, 1, 2, 1, 1]
 
     node.STOP_SCORER = CN()
-    # A part of STOP_SCORER_REGISTRY: "LinearStopScorer" (the paper) or "PooledStopScorer" (MLP on pooled features).
+    # A part of STOP_SCORER_REGISTRY: "LinearStopScorer" (the paper) or "PooledStopScorer" (the fast model's).
     node.STOP_SCORER.NAME = "LinearStopScorer"
-    # Hidden layer of PooledStopScorer.
-    node.STOP_SCORER.MLP_DIM = 64
 
 
 def _add_training_config(node: CN) -> None:
     node.TRAINING = CN()
-    # A part of TRAINING_MODE_REGISTRY: "Sequential" (the paper: T steps, matched as a whole), "SequentialSteps" (T
-    # steps, each judged by itself), "ParallelTeacherForcing" (single steps from drawn memories) or "StatePool" (single
-    # steps from the memories that the model's own predictions have reached). All but the first use LOSS.STEP_MASK etc.
-    node.TRAINING.MODE = "Sequential"
     # Keep no activations of a step's networks until the backward pass, which computes them again: a quarter of the
     # memory for a third more time.
     node.TRAINING.RECOMPUTE = False
-    # Steps the model takes by itself, without gradient: in StatePool from one iteration to the next (1 = the trained
-    # step's own prediction), in ParallelTeacherForcing at most so many after a memory was drawn.
-    node.TRAINING.OWN_STEPS = 1
-    # StatePool: an image makes room for another once so many training steps missed what was left of it.
-    node.TRAINING.MAX_MISSES = 2
-    # Patches per image cut out at noisy true boxes of unclaimed objects, besides the one at the proposed box.
-    node.TRAINING.TRUE_PATCHES = 2
-    # Their noise: centres move by up to half of this share of the size, sizes change by up to exp(this).
-    node.TRAINING.BOX_NOISE = 0.3
-    # Memories drawn from true masks.
-    node.TRAINING.DRAWN_MEMORY = CN()
-    # Share of those with nothing claimed.
-    node.TRAINING.DRAWN_MEMORY.EMPTY_SHARE = 0.5
-    # Claimed values are 1 - U(0, x).
-    node.TRAINING.DRAWN_MEMORY.VALUE_NOISE = 0.15
-    # Every second mask is eroded or dilated by a pixel.
-    node.TRAINING.DRAWN_MEMORY.SHAPE_NOISE = True
-    # Probability of a claimed piece of an unclaimed object.
-    node.TRAINING.DRAWN_MEMORY.PIECE_NOISE = 0.2
+
+
+def _add_fast_config(node: CN) -> None:
+    # What only the fast model has (META_ARCHITECTURE "FastRecAttend").
+    node.FAST = CN()
+    # Channels of the image encoder's levels, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image's size.
+    node.FAST.ENCODER_CHANNELS = [16, 32, 64, 96, 96]
+    # Channels of the two maps that it hands on, at 1/4 and 1/8.
+    node.FAST.FEATURE_CHANNELS = [32, 48]
+    # Channels of the control CNN; its map at 1/4 has half as many.
+    node.FAST.CONTROL_CHANNELS = 64
+    # Pixels per place that may be looked at: 8, or 4 where objects are less than about 12 pixels wide.
+    node.FAST.PLACE_STRIDE = 8
+    # Channels of the segmentation head's levels.
+    node.FAST.HEAD_CHANNELS = [24, 48, 64]
+    # Objects per image that a glance may claim: 0 = all that stand apart, 1 = one by one, as in the paper.
+    node.FAST.OBJECTS_PER_GLANCE = 0
 
 
 def _add_loss_config(node: CN) -> None:
     node.LOSS = CN()
-    # A part of MATCHER_REGISTRY: "HungarianMatcher" or "FixedOrderMatcher" (step t is instance t).
-    node.LOSS.MATCHER = "HungarianMatcher"
-    # Function of MASK_LOSS_REGISTRY: "iou", "bce" or "weighted_coverage".
+    # Matching of steps and objects: "best" (of the largest total overlap) or "in_order" (step t is the t-th largest).
+    node.LOSS.MATCHER = "best"
+    # Loss of the masks: "iou", "bce" or "weighted_coverage".
     node.LOSS.MASK = "iou"
-    # Function of BOX_LOSS_REGISTRY: "iou", "bce", "weighted_coverage", "mse" or "huber".
+    # Loss of the boxes: "iou", "bce", "weighted_coverage", "mse" or "huber".
     node.LOSS.BOX = "iou"
-    # Overlap of predicted and true box, of BOX_OVERLAP_REGISTRY: "maps" (soft IoU of box maps) or "corners".
+    # Overlap of predicted and true box, for their loss, their matching and the choice of truth: "maps" (soft IoU of box
+    # maps) or "corners".
     node.LOSS.BOX_OVERLAP = "maps"
-    # Stage A: function of FOREGROUND_LOSS_REGISTRY, "bce" (cross entropy) or "iou" (soft IoU of the batch).
+    # Stage A's loss of the foreground: "bce" (cross entropy) or "iou" (soft IoU of the batch).
     node.LOSS.FOREGROUND = "bce"
-    # Weights of the terms of the total loss.
-    node.LOSS.MASK_WEIGHT = 1.0
-    node.LOSS.BOX_WEIGHT = 1.0
+    # Weight of the score's loss in the total; those of the masks and boxes have the weight 1.
     node.LOSS.SCORE_WEIGHT = 1.0
-    node.LOSS.CLASS_WEIGHT = 0.5
-    # Losses of single steps (see TRAINING.MODE): functions of STEP_MASK_LOSS_REGISTRY, "patch_bce",
-    # "patch_neighbor_bce" (other objects' pixels weigh more, for objects that touch) and "patch_dice" on the patch and
-    # "image_iou" on the whole image; they are summed.
-    node.LOSS.STEP_MASK = ["patch_bce", "patch_dice"]
-    # Weight of -log of the share of the place distribution on unclaimed objects.
-    node.LOSS.PLACE_WEIGHT = 1.0
-    # Weight of every place's own cross entropy with "is there an unclaimed object here?".
-    node.LOSS.OBJECT_WEIGHT = 0.5
-    # When a single step's score should be high, of SCORE_TRUTH_REGISTRY: "hit" (its box is at an unclaimed object) or
-    # "anything_left" (there is one, wherever the step looked).
-    node.LOSS.SCORE_TRUTH = "hit"
-    # Factor of 0.5 * sum(w^2) over conv, linear and LSTM matrices. It is a term of the loss, because the original
-    # clips its gradient together with the others; SOLVER.WEIGHT_DECAY (the optimizer's own)
+    # Factor of 0.5 * sum(w^2) over conv, linear and LSTM matrices of the paper's models. It is a term of the loss,
+    # because the original clips its gradient together with the others; SOLVER.WEIGHT_DECAY (the optimizer's own)
     # is 0 in the paper's recipes; the fast recipe has that of AdamW instead.
     node.LOSS.WEIGHT_DECAY = 5e-5
     # Each side of a true box moves out by max(ratio * size, pixels).
@@ -343,7 +298,7 @@ def _add_scheduled_sampling_config(node: CN) -> None:
     node.SCHEDULED_SAMPLING.MASK_OFFSET = 3000
     # f(t) = 1 + log(1 + 3 t) if true, so that later steps keep the truth longer; else 1.
     node.SCHEDULED_SAMPLING.SCALE_WITH_STEP = True
-    # Which truth a step gets, of TRUTH_CHOICE_REGISTRY: "unclaimed" (best box overlap among the instances no earlier
+    # Which truth a step gets: "unclaimed" (best box overlap among the instances no earlier
     # step has taken, as the paper writes) or "any" (taken ones too, ties shared, as the original code does).
     node.SCHEDULED_SAMPLING.TRUTH_CHOICE = "unclaimed"
     # Uniform noise on the truth: centre +- fraction of size, padding ratio +-, and memory values times 1 - U(0, x).
@@ -354,26 +309,15 @@ def _add_scheduled_sampling_config(node: CN) -> None:
 
 def _add_test_config(node: CN) -> None:
     node.TEST = CN()
-    # A part of POSTPROCESSOR_REGISTRY: "StrongestInstance" (pixels go to the strongest score times mask, as in the
-    # original) or "StrongestMask" (to the strongest mask).
-    node.TEST.POSTPROCESSOR = "StrongestInstance"
     # Stop at the first score below SCORE_THRESHOLD (the paper); false runs all T steps (the original code).
     node.TEST.STOP_EARLY = True
-    # Largest number of steps; 0 = TIME_STEPS. Training knows nothing of it: with NORM "shared" or "group" the model
-    # may find more objects than any training image has.
-    node.TEST.MAX_STEPS = 0
-    # Compile a step by torch.compile at the first images: pays where one image at a time is inferred, many times.
-    node.TEST.COMPILE = False
     # Networks run in this precision at inference, as torch.autocast chooses: "bfloat16" or "float16" (CUDA); "" =
     # float32. Training has Detectron2's SOLVER.AMP.
     node.TEST.AUTOCAST = ""
-    # Steps with a smaller score are no instances; 0 keeps all.
+    # Steps (of the fast model candidates) with a smaller score are no instances; 0 keeps all.
     node.TEST.SCORE_THRESHOLD = 0.5
-    # A pixel belongs to an instance where score times soft mask (StrongestMask: the soft mask) is above this.
+    # Of the paper's model: a pixel belongs to an instance where score times soft mask is above this.
     node.TEST.MASK_THRESHOLD = 0.3
-    # Diameter (pixels) and sigma (value and pixels) of the bilateral filter on resized masks; diameter 0 = none.
-    node.TEST.BILATERAL_DIAMETER = 5
-    node.TEST.BILATERAL_SIGMA = 10.0
     # Side in pixels of the grey dilation of each mask; 0 = none. The recipes use 5 where there is a foreground map.
     node.TEST.DILATION = 0
     # Remove pixels that the foreground map calls background (foreground <= 0.3, or P(background) > 0.7).

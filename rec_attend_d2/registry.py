@@ -1,4 +1,4 @@
-"""Registering under a name of one's choice, and looking up a name of the config."""
+"""Registering under a name of one's choice, and looking a name of the config up."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -18,18 +18,18 @@ def register_as(registry: Registry, name: str) -> Callable[[_Registered], _Regis
     return decorate
 
 
-def look_up(registry: Registry | Mapping[str, Any], name: str, key: str) -> Any:
-    """The object registered as ``name``.
+def look_up(choices: Registry | Mapping[str, Any], name: str, key: str) -> Any:
+    """What is called ``name``.
 
     Args:
-        registry: any registry, or a dict.
+        choices: a registry, or what there is by name.
         name: value of the configuration key.
         key: the configuration key, for the error.
 
     Raises:
-        ValueError: nothing is registered under that name; the message lists what is.
+        ValueError: nothing has that name; the message lists what there is.
     """
-    if name not in registry:
-        names = registry if isinstance(registry, Mapping) else [entry for entry, _ in registry]
-        raise ValueError(f"{key} is '{name}', which is not known. Choose one of: {', '.join(sorted(names))}.")
-    return registry.get(name)
+    known: dict[str, Any] = dict(choices)
+    if name not in known:
+        raise ValueError(f"{key} is '{name}', which is not known. Choose one of: {', '.join(sorted(known))}.")
+    return known[name]

@@ -134,32 +134,15 @@ def build(cfg, other):
 # Below MODEL.REC_ATTEND: keys that no recipe sets, the original's options do not need, and GETTING_STARTED.md does not
 # explain. The list only ever gets shorter.
 STILL_UNNEEDED = {
-    "ATTENTION.SAMPLING",
-    "BOX_PROPOSER.CONTROL_CHANNELS",
-    "BOX_PROPOSER.COORDINATES",
-    "BOX_PROPOSER.FIRST_GLIMPSE",
-    "LOSS.BOX_WEIGHT",
-    "LOSS.CLASS_WEIGHT",
-    "LOSS.MASK_WEIGHT",
-    "LOSS.OBJECT_WEIGHT",
-    "LOSS.PLACE_WEIGHT",
-    "LOSS.SCORE_TRUTH",
-    "MEMORY.FEATURES",
+    "FAST.CONTROL_CHANNELS",
+    "FAST.ENCODER_CHANNELS",
+    "FAST.FEATURE_CHANNELS",
+    "FAST.HEAD_CHANNELS",
+    "FAST.OBJECTS_PER_GLANCE",
     "PREPROCESSOR.CACHE_DIR",
-    "PREPROCESSOR.ENCODER_CHANNELS",
-    "STOP_SCORER.MLP_DIM",
     "TEST.AUTOCAST",
-    "TEST.BILATERAL_SIGMA",
-    "TEST.COMPILE",
     "TEST.SEM_SEG_DIR",
     "TEST.SEM_SEG_VALUES",
-    "TRAINING.BOX_NOISE",
-    "TRAINING.DRAWN_MEMORY.EMPTY_SHARE",
-    "TRAINING.DRAWN_MEMORY.PIECE_NOISE",
-    "TRAINING.DRAWN_MEMORY.SHAPE_NOISE",
-    "TRAINING.DRAWN_MEMORY.VALUE_NOISE",
-    "TRAINING.MAX_MISSES",
-    "TRAINING.TRUE_PATCHES",
 }
 
 
@@ -259,8 +242,8 @@ def test_config_file_avoids_detectron2s_traps(path: Path):
     assert not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS  # images without objects are examples of stopping
     if cfg.SOLVER.LR_SCHEDULER_NAME == "StaircaseExponentialLR":
         assert cfg.SOLVER.WARMUP_ITERS == 0  # it has no warm-up, and Detectron2's default is 1000 iterations
-    # Either the optimizer's own or a term of the loss, not both.
-    assert cfg.SOLVER.WEIGHT_DECAY == 0 or cfg.MODEL.REC_ATTEND.LOSS.WEIGHT_DECAY == 0
+    # The paper's models have it as a term of the loss.
+    assert cfg.SOLVER.WEIGHT_DECAY == 0 or cfg.MODEL.META_ARCHITECTURE == "FastRecAttend"
     assert cfg.MODEL.PIXEL_STD == [255.0] * 3 and cfg.MODEL.PIXEL_MEAN == [0.0] * 3
 
 

@@ -6,7 +6,8 @@ from typing import Any
 from detectron2.config import CfgNode, get_cfg
 
 from ..config import add_rec_attend_config
-from ..modeling.foreground_fcn import NO_SKIP
+from ..modeling.paper.foreground_fcn import NO_SKIP
+from ..modeling.paper.segmentation_head import deconv_strides
 
 # Stage C pads true boxes by option "padding" plus this many pixels; stage B by a constant.
 STAGE_C_EXTRA_PADDING = 4
@@ -46,6 +47,10 @@ def _check(options: Mapping[str, Any]) -> None:
         if name in options and options[name] != value:
             raise ValueError(f"Option '{name}' is {options[name]!r}; only {value!r} can be converted.")
     _only_threes(options)
+    if "attn_dcnn_pool" in options:
+        strides, expected = options["attn_dcnn_pool"], deconv_strides(_get(options, "attn_cnn_pool"))
+        if list(strides) != expected:
+            raise ValueError(f"Option 'attn_dcnn_pool' is {strides}; the skips fit with {expected}.")
 
 
 def _get(options: Mapping[str, Any], name: str) -> Any:
@@ -98,11 +103,12 @@ def _set_attention(node: CfgNode, options: Mapping[str, Any]) -> None:
 
 
 def _set_losses(node: CfgNode, options: Mapping[str, Any], full: bool) -> None:
-    node.MATCHER = "FixedOrderMatcher" if options.get("fixed_order", False) else "HungarianMatcher"
+    node.MATCHER = "in_order" if options.get("fixed_order", False) else "best"
     node.MASK = _MASK_LOSSES[options.get("segm_loss_fn", "iou")]
     node.BOX = _BOX_LOSSES[options.get("box_loss_fn", "iou")]
-    # The original's stage C computes its box loss and its matching from the box maps, whatever "use_iou_box" says.
-    node.BOX_OVERLAP = "corners" if options.get("use_iou_box", False) and not full else "maps"
+    # The original's stage C uses the corners only where it samples; else it falls back to the box maps.
+    corners = options.get("use_iou_box", False) and (not full or options.get("use_knob", False))
+    node.BOX_OVERLAP = "corners" if corners else "maps"
     node.SCORE_WEIGHT = float(options.get("loss_mix_ratio", 1.0))
     node.WEIGHT_DECAY = float(options.get("weight_decay", 5e-5))
     node.BOX_PADDING_RATIO = float(options.get("attn_box_padding_ratio", 0.2))
@@ -139,7 +145,6 @@ def _set_stage_a(cfg: CfgNode, options: Mapping[str, Any]) -> None:
     cfg.MODEL.META_ARCHITECTURE = "RecAttendPreprocessor"
     node = cfg.MODEL.REC_ATTEND.PREPROCESSOR
     node.NAME = "ForegroundFCN"
-    node.FREEZE = False
     node.ANGLE_BINS = options.get("num_orientation_classes", 8) if options.get("add_orientation", False) else 0
     node.FOREGROUND_CLASSES = options.get("num_semantic_classes", 1)
     node.CONV_CHANNELS = list(_get(options, "cnn_depth"))
@@ -163,14 +168,13 @@ def _set_recurrent(cfg: CfgNode, options: Mapping[str, Any], full: bool) -> None
     node.PREPROCESSOR.NAME = "GivenMaps" if angle or foreground else "NoPreprocessor"
     node.PREPROCESSOR.ANGLE_BINS = 8 if angle else 0
     node.PREPROCESSOR.FOREGROUND_CLASSES = options.get("num_semantic_classes", 1) if foreground else 0
-    node.MEMORY.NAME = "NoOverwriteMemory" if options.get("disable_overwrite", False) else "MaxMemory"
+    node.NO_OVERWRITE = bool(options.get("disable_overwrite", False))
     _set_proposer(node.BOX_PROPOSER, options)
     _set_attention(node.ATTENTION, options)
     node.SEGMENTATION_HEAD.INPUTS = _inputs(options, "attn")
     node.SEGMENTATION_HEAD.CONV_CHANNELS = list(_get(options, "attn_cnn_depth"))
     node.SEGMENTATION_HEAD.CONV_POOLS = list(_get(options, "attn_cnn_pool"))
     node.SEGMENTATION_HEAD.DECONV_CHANNELS = list(_get(options, "attn_dcnn_depth"))
-    node.SEGMENTATION_HEAD.DECONV_STRIDES = list(_get(options, "attn_dcnn_pool"))
     _set_losses(node.LOSS, options, full)
     _set_scheduled_sampling(node.SCHEDULED_SAMPLING, options, full)
     node.TEST.STOP_EARLY = False

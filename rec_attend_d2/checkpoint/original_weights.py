@@ -17,10 +17,11 @@ from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 from ..layers.step_norm import PerStepBatchNorm
-from ..modeling import RecAttend, RecAttendPreprocessor, RecurrentModel
-from ..modeling.box_proposer import GlimpseLSTMBoxProposer, LSTMCell
-from ..modeling.foreground_fcn import ForegroundFCN
-from ..modeling.segmentation_head import PatchConvDeconvHead
+from ..modeling.paper import RecAttend, RecAttendPreprocessor
+from ..modeling.paper.box_proposer import GlimpseLSTMBoxProposer, LSTMCell
+from ..modeling.paper.foreground_fcn import ForegroundFCN
+from ..modeling.paper.segmentation_head import PatchConvDeconvHead
+from ..modeling.paper.sequence_model import SequenceModel
 from .original_options import config_from_original_options
 
 logger = logging.getLogger(__name__)
@@ -103,11 +104,11 @@ def _entries(model: nn.Module) -> Iterator[_Entry]:
         yield from _conv_entries("preprocessor.conv.layers", "cnn", fcn.conv.layers)
         yield from _conv_entries("preprocessor.deconv", "dcnn", fcn.deconv)
     else:
-        assert isinstance(model, RecurrentModel)
+        assert isinstance(model, SequenceModel)
         yield from _recurrent_entries(model)
 
 
-def _recurrent_entries(model: RecurrentModel) -> Iterator[_Entry]:
+def _recurrent_entries(model: SequenceModel) -> Iterator[_Entry]:
     proposer = model.box_proposer
     assert isinstance(proposer, GlimpseLSTMBoxProposer), "the original has no other proposer"
     yield from _conv_entries("box_proposer.control_cnn.layers", "ctrl_cnn", proposer.control_cnn.layers)

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 import torch
 
 from ..layers.step_norm import PerStepBatchNorm
-from ..modeling import RecurrentModel
+from ..modeling.paper.sequence_model import SequenceModel
+from ..modeling.steps import Feeder
 
 
 class _EvenAverage:
@@ -22,7 +23,7 @@ class _EvenAverage:
 
 
 @torch.no_grad()
-def estimate_running_statistics(model: RecurrentModel, batches: Iterable[list[dict]]) -> int:
+def estimate_running_statistics(model: SequenceModel, batches: Iterable[list[dict]]) -> int:
     """Set running means and variances to their average over batches, by forward passes in training mode.
 
     The original's published weights lack these statistics. Memory and boxes are the model's own predictions, as at
@@ -44,7 +45,7 @@ def estimate_running_statistics(model: RecurrentModel, batches: Iterable[list[di
     model.train()
     count = 0
     for batch in batches:
-        model.unroll_inputs(batch)
+        model.unroll(model.first_inputs(batch), model.time_steps, Feeder())
         count += 1
     for norm, hook, momentum in zip(norms, hooks, momenta, strict=True):
         hook.remove()

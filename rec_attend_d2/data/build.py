@@ -49,8 +49,7 @@ def build_train_loader(cfg: CfgNode) -> StreamLoader | StatePoolLoader:
     if not trains_on_a_pool(cfg):
         return StreamLoader(stream)
     slots = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
-    node = cfg.MODEL.REC_ATTEND
-    return StatePoolLoader(stream, slots, 2 * node.TIME_STEPS, node.TRAINING.MAX_MISSES, cfg.SOLVER.ACCUMULATE)
+    return StatePoolLoader(stream, slots, cfg.SOLVER.ACCUMULATE)
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:

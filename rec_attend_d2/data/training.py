@@ -32,14 +32,9 @@ def training_size(cfg: CfgNode) -> tuple[int, int]:
 
 def trains_on_all_objects(cfg: CfgNode) -> bool:
     """Whether all objects of an image are targets, rather than its MODEL.REC_ATTEND.TIME_STEPS largest."""
-    return cfg.MODEL.META_ARCHITECTURE == _FAST or _mode(cfg) not in ("", "Sequential")
+    return cfg.MODEL.META_ARCHITECTURE == _FAST
 
 
 def trains_on_a_pool(cfg: CfgNode) -> bool:
     """Whether an image stays in the batch until all its objects are found (:class:`.state_pool.StatePoolLoader`)."""
-    return cfg.MODEL.META_ARCHITECTURE == _FAST or _mode(cfg) == "StatePool"
-
-
-def _mode(cfg: CfgNode) -> str:
-    """How steps are trained where the fast recipe is a RecAttend with a TRAINING.MODE; "" of other models."""
-    return cfg.MODEL.REC_ATTEND.TRAINING.MODE if cfg.MODEL.META_ARCHITECTURE == "RecAttend" else ""
+    return cfg.MODEL.META_ARCHITECTURE == _FAST

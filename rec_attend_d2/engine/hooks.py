@@ -15,13 +15,13 @@ from detectron2.evaluation import inference_context
 from detectron2.utils import comm
 from torch import nn
 
-from ..modeling import RecAttendPreprocessor, RecurrentModel
+from ..modeling import RecAttendPreprocessor, RecurrentAttention
 from ..modeling.image_model import STATISTICS_PERIOD
 from ..process_memory import peak_memory
 from ..random_numbers import derive_seed, seed_all
 from ..threads import choose_threads, describe_choice
 from ..visualization.maps import draw_maps
-from ..visualization.steps import draw_sequence, seen_image
+from ..visualization.steps import draw_steps, seen_image, trace
 
 logger = logging.getLogger(__name__)
 
@@ -168,9 +168,9 @@ class ResumableBestCheckpointer(BestCheckpointer):
         self.best_iter = state["best_iter"]
 
 
-def draw_steps(model: RecurrentModel, example: dict) -> np.ndarray:
+def draw_trace(model: RecurrentAttention, example: dict) -> np.ndarray:
     """The steps of one image, RGB [h, w, 3]."""
-    return draw_sequence(seen_image(example), model.unroll_inputs([example]), 0)
+    return draw_steps(trace(model, example))
 
 
 def draw_predicted_maps(model: RecAttendPreprocessor, example: dict) -> np.ndarray:
@@ -181,7 +181,7 @@ def draw_predicted_maps(model: RecAttendPreprocessor, example: dict) -> np.ndarr
 
 # What is drawn of a kind of model, and its name in the event storage.
 PICTURES: dict[type[nn.Module], tuple[str, Callable[[Any, dict], np.ndarray]]] = {
-    RecurrentModel: ("steps", draw_steps),
+    RecurrentAttention: ("steps", draw_trace),
     RecAttendPreprocessor: ("maps", draw_predicted_maps),
 }
 

@@ -23,6 +23,7 @@ from .checkpointer import SafeCheckpointer
 from .early_stopping import EarlyStopping, TrainingStopped, read_patience
 from .ema import AverageHook, build_average, read_ema_decay
 from .hooks import (
+    PICTURES,
     MemoryHook,
     PicturesHook,
     ResumableBestCheckpointer,
@@ -159,7 +160,8 @@ class Trainer(DefaultTrainer):
             added.append(ResumableBestCheckpointer(period, self.checkpointer, metric))
         if self.cfg.DATASETS.TEST:
             example = next(iter(self.build_test_loader(self.cfg, self.cfg.DATASETS.TEST[0])))[0]
-            added.append(PicturesHook(self._tested_model, example, period))
+            if any(isinstance(unwrap(self._tested_model), kind) for kind in PICTURES):
+                added.append(PicturesHook(self._tested_model, example, period))
             added.append(ValidationLossHook(self._tested_model, ValidationBatches(self.cfg), period))
         return [*added, MemoryHook(self.cfg.MODEL.DEVICE)]
 

@@ -77,7 +77,7 @@ class ValidationBatches:
     def __iter__(self) -> Iterator[list[dict]]:
         for start in range(0, len(self._dicts), self._size):
             batch = [self._mapper(entry) for entry in self._dicts[start : start + self._size]]
-            # New states for the training mode StatePool, which has it draw a memory for each.
+            # New states for the fast model, which draws a memory for each.
             yield [{**entry, "state": ImageState()} for entry in batch]
 
 

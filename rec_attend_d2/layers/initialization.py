@@ -1,5 +1,7 @@
 """Initial weights of conv and linear layers; biases start at 0."""
 
+from collections.abc import Callable
+
 from torch import nn
 
 from ..registry import look_up
@@ -19,7 +21,8 @@ def _truncated_normal(layer: nn.Module) -> None:
         nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.02, b=0.02)
 
 
-_INITIALIZERS = {"kaiming": _kaiming, "truncated_normal": _truncated_normal}
+# Functions that set the weights of one conv or linear layer, in place.
+INITIALIZERS: dict[str, Callable[[nn.Module], None]] = {"kaiming": _kaiming, "truncated_normal": _truncated_normal}
 
 
 def initialize(module: nn.Module, initializer: str) -> None:
@@ -33,7 +36,7 @@ def initialize(module: nn.Module, initializer: str) -> None:
     Raises:
         ValueError: unknown initializer.
     """
-    function = look_up(_INITIALIZERS, initializer, "MODEL.REC_ATTEND.INIT")
+    function = look_up(INITIALIZERS, initializer, "MODEL.REC_ATTEND.INIT")
     for layer in module.modules():
         if isinstance(layer, (*_CONVS, nn.Linear)):
             function(layer)

@@ -3,7 +3,6 @@
 Shapes: `B` images, `C` channels, `H, W` any.
 """
 
-import math
 from typing import Protocol
 
 import torch
@@ -86,24 +85,11 @@ class SharedBatchNorm(PerStepBatchNorm):
         return 0
 
 
-class StepGroupNorm(nn.GroupNorm):
-    """Group norm, up to 8 groups: no statistics over images, hence the same in training and evaluation."""
-
-    def __init__(self, channels: int, time_steps: int):
-        del time_steps  # all norms are built alike
-        super().__init__(math.gcd(channels, 8), channels)
-
-    def forward(self, x: Tensor, step: int) -> Tensor:  # type: ignore[override]
-        """Normalise ``x`` [B, C, H, W] within each image; every time step alike."""
-        del step
-        return super().forward(x)
-
-
 class NoNorm(nn.Module):
     """No normalisation."""
 
     def __init__(self, channels: int, time_steps: int):
-        del channels, time_steps  # all norms are built alike
+        del channels, time_steps  # part of the registry's signature
         super().__init__()
 
     def forward(self, x: Tensor, step: int) -> Tensor:
@@ -112,10 +98,5 @@ class NoNorm(nn.Module):
         return x
 
 
-# By MODEL.REC_ATTEND.NORM: norm layers that are called with the time step, built as ``norm(channels, time_steps)``.
-STEP_NORMS: dict[str, type[nn.Module]] = {
-    "per_step": PerStepBatchNorm,
-    "shared": SharedBatchNorm,
-    "group": StepGroupNorm,
-    "none": NoNorm,
-}
+# Norm layers called with the time step, built as ``norm(channels, time_steps)``.
+STEP_NORMS: dict[str, type[nn.Module]] = {"per_step": PerStepBatchNorm, "shared": SharedBatchNorm, "none": NoNorm}

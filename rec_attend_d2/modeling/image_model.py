@@ -66,6 +66,15 @@ class ImageModel(nn.Module):
                 f"is {expected}. RecAttendDatasetMapper resizes images and instances."
             )
 
+    def check_instances(self, entry: dict) -> None:
+        """Raise a ValueError unless a dataset dict has instances of the network's size, which training needs."""
+        if "instances" not in entry:
+            raise ValueError(
+                f"{entry.get('file_name', 'An image')} has no 'instances', which training needs: its data set has no "
+                "annotations, or the mapper left them out."
+            )
+        self._check_size(entry, "instances of an image of size", entry["instances"].image_size)
+
     def preprocess_image(self, batched_inputs: list[dict]) -> Tensor:
         """Images [B, 3, H, W], BGR, normalised (in [0, 1] with the default mean and std).
 

@@ -20,7 +20,7 @@ from ..checkpoint import load_weights
 from ..config import load_config, use_available_device
 from ..data import RecAttendDatasetMapper
 from ..data.image_io import read_image, to_bgr
-from ..modeling import BoxSequence, RecurrentModel
+from ..modeling import RecurrentAttention
 from ..visualization import seen_image
 
 PathLike = str | os.PathLike
@@ -72,7 +72,7 @@ class Predictor:
         _check_needs(self.cfg)
         self.batch_size = batch_size
         self.model = build_model(self.cfg)
-        if not isinstance(self.model, RecurrentModel):
+        if not isinstance(self.model, RecurrentAttention):
             raise ValueError(
                 f"MODEL.META_ARCHITECTURE '{self.cfg.MODEL.META_ARCHITECTURE}' predicts no instances. Give the config "
                 "and weights of stage C or of the fast recipe."

@@ -7,7 +7,7 @@ import colorsys
 
 import numpy as np
 
-from ..modeling.step_types import ExtraMaps
+from ..modeling.steps import ExtraMaps
 from .canvas import gray_picture, grid, magnification, magnify
 from .colors import instance_color
 from .steps import to_array

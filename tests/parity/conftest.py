@@ -14,12 +14,14 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from rec_attend_d2.checkpoint import convert_original_weights
-from rec_attend_d2.modeling import ExtraMaps, Targets
 from rec_attend_d2.modeling.image_model import ImageModel
+from rec_attend_d2.modeling.paper.sequence import StepSequence
+from rec_attend_d2.modeling.paper.targets import Targets
+from rec_attend_d2.modeling.steps import ExtraMaps, StepInputs
 
 TESTS = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("REC_ATTEND_REFERENCE", TESTS.parents[1] / "shared" / "reference"))
-# Copies of three problems without their trained weights, so that a clone alone still proves something.
+# Copies of problems without their trained weights, so that a clone alone still proves something.
 COPIES = TESTS / "reference"
 
 
@@ -57,14 +59,17 @@ class Problem:
         return images
 
     @property
-    def extra_maps(self) -> ExtraMaps:
-        return ExtraMaps(angle=self.image_like("in/d_in"), foreground=self.image_like("in/y_in"))
-
-    @property
     def targets(self) -> Targets:
         node = self.cfg.MODEL.REC_ATTEND.LOSS
         masks = torch.from_numpy(self.data["in/y_gt"]).to(self.model.pixel_mean.dtype)
         return Targets.from_masks(masks, node.BOX_PADDING_RATIO, node.BOX_PADDING_PIXELS)
+
+    def sequence(self) -> StepSequence:
+        """All steps of stage B or C, in the mode that the model is in."""
+        images = self.images
+        maps = ExtraMaps(angle=self.image_like("in/d_in"), foreground=self.image_like("in/y_in"))
+        inputs = StepInputs(images, torch.zeros_like(images[:, 0]), maps)
+        return self.model.sequence(inputs, self.model.feeder(self.targets))
 
 
 @pytest.fixture

@@ -11,36 +11,33 @@ import torch
 
 from rec_attend_d2.checkpoint import to_original_names
 from rec_attend_d2.layers.boxes import CenterBoxes
-from rec_attend_d2.modeling import BoxSequence
-from rec_attend_d2.modeling.step_types import Proposal
+from rec_attend_d2.modeling.paper.sequence import BoxProposal, StepSequence
+from rec_attend_d2.modeling.steps import Cut, Scan, Step, Where
 
 PROBLEMS = ["box_leaf", "box_city"]
 PHASES = ["eval", "train"]
 DRAWS = 60
 
 
-def unroll(problem):
-    return problem.model.unroll(problem.images, problem.extra_maps, problem.targets)
-
-
-def outputs(sequence: BoxSequence) -> dict[str, torch.Tensor]:
-    scores = sequence.scores if sequence.class_probabilities is None else sequence.class_probabilities
+def outputs(sequence: StepSequence) -> dict[str, torch.Tensor]:
+    steps = sequence.steps
     return {
-        "attn_ctr": sequence.centers,
-        "attn_size": sequence.sizes,
+        "attn_ctr": steps.proposal.boxes.center,
+        "attn_size": steps.proposal.boxes.size,
         "attn_box": sequence.box_maps,
-        "ctrl_rnn_glimpse_map": sequence.glimpse_maps,
-        "s_out": scores,
-        "attn_ctr_norm": sequence.proposals.center_normalized,
-        "attn_lg_size": sequence.proposals.log_size,
+        "ctrl_rnn_glimpse_map": steps.scan.glimpse_maps,
+        "s_out": steps.score if steps.class_probabilities is None else steps.class_probabilities,
+        "attn_ctr_norm": steps.proposal.center_normalized,
+        "attn_lg_size": steps.proposal.log_size,
     }
 
 
-def original_sequence(problem, phase: str) -> BoxSequence:
+def original_sequence(problem, phase: str) -> StepSequence:
     """The original's own outputs in our container."""
     theirs = {key: torch.from_numpy(value) for key, value in problem.with_prefix(phase).items()}
     zeros = torch.zeros(theirs["attn_ctr"].shape[:2])
-    proposals = Proposal(
+    proposal = BoxProposal(
+        image=torch.arange(len(zeros))[:, None].expand_as(zeros),
         boxes=CenterBoxes(theirs["attn_ctr"], theirs["attn_size"]),
         center_normalized=theirs["attn_ctr_norm"],
         log_size=theirs["attn_lg_size"],
@@ -49,16 +46,17 @@ def original_sequence(problem, phase: str) -> BoxSequence:
         learned_mask_log_gain=zeros,
         box_map_log_gain=zeros,
         hidden=zeros[..., None],
-        glimpse_maps=theirs["ctrl_rnn_glimpse_map"],
     )
     scores = theirs["s_out"]
-    return BoxSequence(
-        proposals=proposals,
-        scores=scores if scores.dim() == 2 else 1 - scores[..., 0],
-        class_probabilities=None,
-        memories=torch.zeros_like(theirs["attn_box"]),
-        box_maps=theirs["attn_box"],
+    steps = Step(
+        memory=torch.zeros_like(theirs["attn_box"]),
+        scan=Scan(theirs["ctrl_rnn_glimpse_map"]),
+        proposal=proposal,
+        where=Where(proposal.image, proposal.boxes),
+        cut=Cut(theirs["attn_box"]),
+        score=scores if scores.dim() == 2 else 1 - scores[..., 0],
     )
+    return StepSequence(steps, theirs["attn_box"])
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -67,7 +65,7 @@ def test_first_step(load_problem, name, phase):
     problem = load_problem(name)
     problem.model.train(phase == "train")
     theirs = problem.with_prefix(phase)
-    for key, output in outputs(unroll(problem)).items():
+    for key, output in outputs(problem.sequence()).items():
         tolerance = 1e-4 if key in ("attn_ctr", "attn_size") else 5e-5
         np.testing.assert_allclose(output[:, 0].detach(), theirs[key][:, 0], rtol=0, atol=tolerance, err_msg=key)
 
@@ -89,7 +87,7 @@ def test_later_steps_lie_within_the_noise(load_problem, name, phase):
     theirs = problem.with_prefix(phase)
     torch.manual_seed(0)
     with torch.no_grad():
-        draws = [outputs(unroll(problem)) for _ in range(DRAWS)]
+        draws = [outputs(problem.sequence()) for _ in range(DRAWS)]
     for key in ("attn_ctr", "attn_size", "s_out", "ctrl_rnn_glimpse_map"):
         values = torch.stack([draw[key] for draw in draws])
         deviation = (torch.from_numpy(theirs[key]) - values.mean(0)).abs()[:, 1:]
@@ -119,7 +117,7 @@ def test_gradients_within_the_noise(load_problem, name):
     draws = []
     for _ in range(DRAWS):
         problem.model.zero_grad()
-        sum(problem.model.compute_losses(unroll(problem), problem.targets).losses.values()).backward()
+        sum(problem.model.compute_losses(problem.sequence(), problem.targets).losses.values()).backward()
         gradients = {n: p.grad.clone() for n, p in problem.model.named_parameters() if p.grad is not None}
         draws.append(to_original_names(problem.model, gradients))
     theirs = problem.with_prefix("grad")
@@ -145,7 +143,7 @@ def test_trajectory_falls_alike(load_problem):
     optimizer = build_optimizer(problem.cfg, problem.model)
     ours = []
     for _ in theirs:
-        loss = sum(problem.model.compute_losses(unroll(problem), problem.targets).losses.values())
+        loss = sum(problem.model.compute_losses(problem.sequence(), problem.targets).losses.values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

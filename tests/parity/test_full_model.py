@@ -6,12 +6,12 @@ import torch
 
 from rec_attend_d2.checkpoint import to_original_names
 from rec_attend_d2.engine.optimization import build_optimizer
-from rec_attend_d2.modeling import MaskSequence
-from rec_attend_d2.modeling.criterion import CriterionOutput
-from rec_attend_d2.modeling.statistics import training_statistics
+from rec_attend_d2.modeling.paper.criterion import CriterionOutput
+from rec_attend_d2.modeling.paper.sequence import StepSequence
+from rec_attend_d2.modeling.paper.statistics import training_statistics
 
-PROBLEMS = ["full_leaf", "full_leaf_teacher", "full_kitti", "full_city"]
-TRAJECTORIES = ["full_leaf", "full_leaf_teacher", "full_city"]
+PROBLEMS = ["full_leaf", "full_leaf_teacher", "full_kitti", "full_city", "full_sampling_corners"]
+TRAJECTORIES = ["full_leaf", "full_leaf_teacher", "full_city", "full_sampling_corners"]
 
 # In training mode the original's own float32 rounding, which batch norm amplifies, is the larger error: computed in
 # float64 the same formulas are up to 2.0e-4 pixels and 5.6e-5 (full_leaf), 2.9e-4 (full_kitti) away from its numbers.
@@ -21,22 +21,27 @@ TRAIN_VALUES = {"full_kitti": 5e-4}
 # Adam turns rounding noise into steps: weights changed by 1e-6 of their value spread the fifth loss of full_leaf by 8 %
 # (standard deviation of 8 runs) and its second by 3 %.
 FIFTH_LOSS = {"full_leaf": 0.2}
+# In full_sampling_corners one value in front of a ReLU is -7.9e-7 in float64, and the original's rounding lifted it
+# above 0. The gradients of that step are so small that this one pixel makes up to 3 % of them; with the value above 0
+# they agree to 6e-5. Deconv layer of the head, time step, and place [image, channel, y, x].
+LIFTED_ABOVE_ZERO = {"full_sampling_corners": (4, 4, (1, 2, 10, 14))}
 # The original's matching stops improving at about this total weight; ours is the optimum.
 MATCHING_SLACK = 1e-6
 
 
-def outputs(sequence: MaskSequence) -> dict[str, torch.Tensor]:
+def outputs(sequence: StepSequence) -> dict[str, torch.Tensor]:
     """Our outputs by the original's names and layouts."""
+    steps, boxes = sequence.steps, sequence.steps.where.boxes
     return {
-        "attn_ctr": sequence.used_boxes.center,
-        "attn_size": sequence.used_boxes.size,
-        "attn_top_left": sequence.used_boxes.top_left,
-        "attn_bot_right": sequence.used_boxes.bottom_right,
+        "attn_ctr": boxes.center,
+        "attn_size": boxes.size,
+        "attn_top_left": boxes.top_left,
+        "attn_bot_right": boxes.bottom_right,
         "attn_box": sequence.box_maps,
-        "ctrl_rnn_glimpse_map": sequence.glimpse_maps,
-        "s_out": sequence.scores,
-        "x_patch": sequence.patches.permute(0, 1, 3, 4, 2),
-        "y_out_patch": sequence.patch_masks[..., None],
+        "ctrl_rnn_glimpse_map": steps.scan.glimpse_maps,
+        "s_out": steps.score,
+        "x_patch": steps.cut.patch.permute(0, 1, 3, 4, 2),
+        "y_out_patch": steps.cut.patch_mask[..., None],
         "y_out": sequence.masks,
     }
 
@@ -70,6 +75,20 @@ def with_their_matching(problem, theirs: dict) -> None:
     problem.model.criterion.matcher = lambda overlap, counts: torch.from_numpy(next(matches)).to(overlap)
 
 
+def lift_above_zero(problem) -> None:
+    """Give the one value of LIFTED_ABOVE_ZERO the sign that the original's rounding gave it."""
+    layer, step, place = LIFTED_ABOVE_ZERO[problem.name]
+
+    def lift(norm, arguments, output):
+        if arguments[1] == step:
+            assert -1e-6 < output[place] < 0
+            lifted = torch.zeros_like(output)
+            lifted[place] = -2 * output[place].detach()
+            return output + lifted
+
+    problem.model.segmentation_head.deconv.layers[layer].norm.register_forward_hook(lift)
+
+
 def assert_scalars(output: CriterionOutput, theirs: dict) -> None:
     losses = {**output.losses, "loss": sum(output.losses.values())}
     names = {"loss": "loss", "loss_box": "box_loss", "loss_mask": "segm_loss", "loss_score": "conf_loss"}
@@ -100,7 +119,7 @@ def test_evaluation_mode(load_problem, name):
     problem.model.eval()
     theirs = problem.with_prefix("eval")
     with torch.no_grad():
-        sequence = problem.model.unroll(problem.images, problem.extra_maps, problem.targets)
+        sequence = problem.sequence()
         output = problem.model.compute_losses(sequence, problem.targets)
     assert_outputs_match(outputs(sequence), theirs, pixels=1e-4, values=1e-5)
     assert_matching(output, theirs)
@@ -112,7 +131,7 @@ def test_training_mode(load_problem, name):
     problem = load_problem(name)
     problem.model.double().train()
     theirs = problem.with_prefix("train")
-    sequence = problem.model.unroll(problem.images, problem.extra_maps, problem.targets)
+    sequence = problem.sequence()
     output = problem.model.compute_losses(sequence, problem.targets)
     pixels, values = TRAIN_PIXELS.get(name, 2.5e-4), TRAIN_VALUES.get(name, 6e-5)
     assert_outputs_match(outputs(sequence), theirs, pixels, values)
@@ -126,7 +145,7 @@ def test_training_mode_in_float32(load_problem, name):
     problem = load_problem(name)
     problem.model.train()
     theirs = problem.with_prefix("train")
-    sequence = problem.model.unroll(problem.images, problem.extra_maps, problem.targets)
+    sequence = problem.sequence()
     output = problem.model.compute_losses(sequence, problem.targets)
     assert_outputs_match(outputs(sequence), theirs, pixels=1e-3, values=5e-4)
     assert sum(output.losses.values()).item() == pytest.approx(theirs["loss"].item(), rel=2e-4)
@@ -138,7 +157,9 @@ def test_gradients(load_problem, name):
     problem.model.double().train()
     # Where two matchings weigh the same to 1e-6 (test_training_mode), the original's decides.
     with_their_matching(problem, problem.with_prefix("train"))
-    sequence = problem.model.unroll(problem.images, problem.extra_maps, problem.targets)
+    if name in LIFTED_ABOVE_ZERO:
+        lift_above_zero(problem)
+    sequence = problem.sequence()
     sum(problem.model.compute_losses(sequence, problem.targets).losses.values()).backward()
     gradients = {n: p.grad for n, p in problem.model.named_parameters() if p.grad is not None}
     ours = to_original_names(problem.model, gradients)
@@ -162,7 +183,7 @@ def test_trajectory(load_problem, name):
     optimizer = build_optimizer(problem.cfg, problem.model)
     ours = []
     for _ in theirs:
-        sequence = problem.model.unroll(problem.images, problem.extra_maps, problem.targets)
+        sequence = problem.sequence()
         loss = sum(problem.model.compute_losses(sequence, problem.targets).losses.values())
         optimizer.zero_grad()
         loss.backward()

@@ -7,7 +7,7 @@ import torch
 from rec_attend_d2.checkpoint import to_original_names
 from rec_attend_d2.data.angle_map import angle_map
 from rec_attend_d2.engine.optimization import build_optimizer
-from rec_attend_d2.modeling.foreground_losses import MapTargets, map_statistics
+from rec_attend_d2.modeling.paper.foreground_losses import MapTargets, map_statistics
 
 PROBLEMS = ["fg_kitti", "fg_city"]
 

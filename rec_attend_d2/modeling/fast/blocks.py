@@ -1,0 +1,64 @@
+"""Conv layers of the fast model. Batch norm is folded into the conv at inference.
+
+Shapes: `B` images or patches, `C` channels, `H, W` input of a block.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+
+class ConvNorm(nn.Module):
+    """Conv without bias, and batch norm."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, kernel: int = 3):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+        # eps as the original's norm.
+        self.norm = nn.BatchNorm2d(out_channels, eps=1e-3)
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C_in, H, W] -> [B, C_out, ceil(H / stride), ceil(W / stride)]"""
+        if self.training:
+            return self.norm(self.conv(x))
+        norm = self.norm
+        weight, bias = fuse_conv_bn_weights(
+            self.conv.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        return F.conv2d(x, weight, bias, self.conv.stride, self.conv.padding)
+
+
+class ConvNormReLU(ConvNorm):
+    """Conv without bias, batch norm, ReLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C_in, H, W] -> [B, C_out, ceil(H / stride), ceil(W / stride)], >= 0"""
+        return F.relu(super().forward(x), inplace=True)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convs beside a shortcut, which averages over the stride and changes channels by a 1x1 conv."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
+        super().__init__()
+        self.first = ConvNormReLU(in_channels, out_channels, stride)
+        self.second = ConvNorm(out_channels, out_channels)
+        self.stride = stride
+        changes = stride > 1 or in_channels != out_channels
+        self.shortcut = ConvNorm(in_channels, out_channels, kernel=1) if changes else None
+        # It starts as its shortcut.
+        nn.init.zeros_(self.second.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C_in, H, W] -> [B, C_out, ceil(H / stride), ceil(W / stride)], >= 0"""
+        new = self.second(self.first(x))
+        if self.shortcut is not None:
+            x = F.avg_pool2d(x, self.stride, ceil_mode=True) if self.stride > 1 else x
+            x = self.shortcut(x)
+        return F.relu(x + new, inplace=True)
+
+
+def enlarge(x: Tensor, like: Tensor) -> Tensor:
+    """``x`` [B, C, h, w] at the size of ``like`` [B, ., H, W], nearest neighbour."""
+    return F.interpolate(x, size=like.shape[2:], mode="nearest")

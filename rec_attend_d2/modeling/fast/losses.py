@@ -1,0 +1,96 @@
+"""Losses of a glance: every place, box, patch and score is told what is still unclaimed.
+
+Shapes: `B` images, `N` object slots, `P` places, `n` candidates or patches, `F` side of a patch.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from fvcore.nn import giou_loss
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...layers.boxes import CenterBoxes
+from ..steps import select
+from .place_proposer import PlaceScan
+from .targets import ObjectTargets
+
+# A candidate whose box overlaps an unclaimed object's by at most this IoU has found no object.
+MIN_BOX_IOU = 0.3
+# Weights in the total; those of mask, box, softmax over places and score are 1. Chosen on nuclei (docs/ablation.md).
+OBJECT_WEIGHT = 0.5
+CLASS_WEIGHT = 0.5
+# Weight of the L1 distance beside the generalised IoU.
+L1_WEIGHT = 0.5
+# Weight of a pixel of another object beside others in the mask loss, so that touching objects stay apart.
+NEIGHBOR_WEIGHT = 3.0
+_LOG_EPS = 1e-5
+
+
+@dataclass
+class PatchPairs:
+    """Predicted patches beside the truth.
+
+    Attributes:
+        logits: [n, F, F].
+        truth: [n, F, F] in [0, 1], the object's true mask cut out at the same box.
+        neighbors: [n, F, F] in [0, 1], the other objects there.
+    """
+
+    logits: Tensor
+    truth: Tensor
+    neighbors: Tensor
+
+
+def box_distance(predicted: CenterBoxes, truth: CenterBoxes) -> Tensor:
+    """Generalised IoU loss plus a weighted L1 distance of boxes [n, 2], [n].
+
+    The L1 distance is that of the centres relative to the true size, plus that of the log sizes, per axis.
+    """
+    size = truth.size.clamp(min=1)
+    l1 = (predicted.center - truth.center).abs() / size + (predicted.size.clamp(min=1) / size).log().abs()
+    return giou_loss(predicted.xyxy(), truth.xyxy()) + L1_WEIGHT * l1.mean(-1)
+
+
+def place_losses(scan: PlaceScan, owners: Tensor) -> dict[str, Tensor]:
+    """Losses of the scored places, where ``owners`` [B, P] says which unclaimed object they stand for (0 = none)."""
+    logits, right = scan.logits.flatten(1), owners > 0
+    anything = right.any(1)
+    # Minus the log of the share of a softmax over all places that is at unclaimed objects.
+    share = torch.logsumexp(logits.masked_fill(~right & anything[:, None], -torch.inf), 1) - torch.logsumexp(logits, 1)
+    # Each place's own "is there an unclaimed object here?", which unlike the softmax says so absolutely.
+    each = F.binary_cross_entropy_with_logits(logits, right.to(logits), reduction="sum")
+    return {
+        "loss_place": -(share * anything).sum() / anything.sum().clamp(min=1),
+        "loss_object": OBJECT_WEIGHT * each / right.sum().clamp(min=1),
+    }
+
+
+def box_loss(scan: PlaceScan, owners: Tensor, targets: ObjectTargets) -> Tensor:
+    """Mean distance of the boxes read at places of unclaimed objects from these objects' boxes."""
+    image, place = owners.nonzero(as_tuple=True)
+    predicted = select(scan.boxes, (image, place))
+    truth = select(targets.boxes, (image, owners[image, place] - 1))
+    return box_distance(predicted, truth).sum() / max(len(image), 1)
+
+
+def mask_loss(pairs: PatchPairs) -> Tensor:
+    """Cross entropy of patch pixels, in which other objects weigh more, and one minus the soft Dice."""
+    if len(pairs.logits) == 0:
+        return pairs.logits.sum()
+    weight = 1 + (NEIGHBOR_WEIGHT - 1) * pairs.neighbors
+    entropy = F.binary_cross_entropy_with_logits(pairs.logits, pairs.truth, weight)
+    predicted = torch.sigmoid(pairs.logits)
+    overlap = 2 * (predicted * pairs.truth).sum((1, 2)) + 1
+    return entropy + (1 - overlap / (predicted.sum((1, 2)) + pairs.truth.sum((1, 2)) + 1)).mean()
+
+
+def score_loss(scores: Tensor, matched: Tensor) -> Tensor:
+    """Cross entropy of the candidates' scores [n] with whether they found an object [n]."""
+    return F.binary_cross_entropy(scores, matched.to(scores))
+
+
+def class_loss(probabilities: Tensor, classes: Tensor) -> Tensor:
+    """Mean cross entropy of probabilities [n, classes] with the true ones [n]."""
+    likelihood = probabilities.gather(1, classes[:, None])[:, 0]
+    return -CLASS_WEIGHT * torch.log(likelihood + _LOG_EPS).sum() / max(len(classes), 1)

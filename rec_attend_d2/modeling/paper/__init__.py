@@ -1,0 +1,8 @@
+"""The paper's model, number for number: stage A (preprocessor), stage B (box proposer) and stage C (all of it)."""
+
+from . import backbone_fcn, foreground_fcn  # noqa: F401 (they register parts)
+from .box_proposer_stage import RecAttendBoxProposer
+from .model import RecAttend
+from .preprocessor_stage import RecAttendPreprocessor
+
+__all__ = ["RecAttend", "RecAttendBoxProposer", "RecAttendPreprocessor"]
