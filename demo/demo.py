@@ -12,6 +12,7 @@ status is then 1. How sure the model has to be of an object: --opts MODEL.REC_AT
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -42,6 +43,7 @@ from rec_attend_d2.prediction.writers import (
     video_path,
     write_predictions,
 )
+from rec_attend_d2.threads import choose_and_say
 
 USUAL_FRAME_RATE = 30.0  # of sources that do not say theirs
 INTERRUPTED = 130  # the exit status that shells use for Ctrl-C
@@ -81,6 +83,7 @@ def parse_arguments() -> argparse.Namespace:
 def build_predictor(arguments: argparse.Namespace, batch_size: int) -> Predictor:
     """The model of the command line. Raises ValueError or FileNotFoundError where something is wrong with it."""
     cfg = load_config(arguments.config_file, arguments.opts)
+    choose_and_say(cfg.MODEL.DEVICE, partial(print, file=sys.stderr))
     return Predictor(cfg, find_weights(cfg, arguments.config_file), batch_size)
 
 

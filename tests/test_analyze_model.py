@@ -14,7 +14,7 @@ from rec_attend_d2.benchmark.speed import build_random_model, inference_batch
 from rec_attend_d2.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
-QUICK = "configs/quick_schedules"
+QUICK = "tests/configs"
 # Detectron2's Mask R-CNN, with narrow layers.
 MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 NARROW = ["MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64", "MODEL.FPN.OUT_CHANNELS", "16"]

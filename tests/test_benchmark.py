@@ -13,7 +13,7 @@ import pytest
 from rec_attend_d2.benchmark.models import ComparisonError
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS, RCNN = "ours=configs/quick_schedules/fast.yaml", "rcnn=configs/quick_schedules/mask_rcnn.yaml"
+OURS, RCNN = "ours=tests/configs/fast.yaml", "rcnn=tests/configs/mask_rcnn.yaml"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -177,7 +177,7 @@ def test_finished_weights_are_not_trained(finished, arguments, tool, tmp_path, m
     for spec in specs:
         tool.run_model(spec, tmp_path / spec.name)
     assert parts == [("ours", "train"), ("ours", "evaluate"), ("rcnn", "evaluate")]
-    assert [spec.recipe for spec in specs] == ["configs/quick_schedules/fast.yaml"] * 2
+    assert [spec.recipe for spec in specs] == ["tests/configs/fast.yaml"] * 2
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_finished_weights_are_not_trained(finished, arguments, tool, tmp_path, m
         ([OURS, RCNN], "A budget is either --minutes or --iterations"),
         ([OURS, RCNN, "--minutes", "1", "--iterations", "1"], "A budget is either"),
         ([OURS, OURS, "--iterations", "1"], "Two models are named 'ours'"),
-        (["a/b=configs/quick_schedules/fast.yaml", RCNN, "--iterations", "1"], "'a/b' can't name a folder"),
+        (["a/b=tests/configs/fast.yaml", RCNN, "--iterations", "1"], "'a/b' can't name a folder"),
         ([OURS, "rcnn=none.yaml", "--iterations", "1"], "none.yaml.*does not exist"),
         ([OURS, RCNN, "--iterations", "1", "--test", "rosettes_vall"], "rosettes_vall.*not registered"),
         ([OURS, RCNN, "--iterations", "1", "--weights", "x=a.pth"], "--weights names x; the models are ours, rcnn"),

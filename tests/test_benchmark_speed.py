@@ -14,7 +14,7 @@ from rec_attend_d2.benchmark.speed_report import KEYS
 from rec_attend_d2.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
-QUICK = "configs/quick_schedules"
+QUICK = "tests/configs"
 BRIEF = ["--repeats", "1", "--warmup", "0", "--batch-sizes", "1", "--objects", "1"]
 # Detectron2's Mask R-CNN, with narrow layers.
 MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
@@ -61,7 +61,7 @@ def check_schema(report: dict, root: Path) -> None:
 def test_the_tool_as_a_user_calls_it(run_tool, tmp_path, name):
     process = run_tool("benchmark_speed", "--config-file", f"{QUICK}/{name}.yaml", *BRIEF, "--output", tmp_path)
     assert process.returncode == 0, process.stderr[-3000:]
-    report = json.loads((tmp_path / f"quick_schedules_{name}.json").read_text())
+    report = json.loads((tmp_path / f"configs_{name}.json").read_text())
     check_schema(report, tmp_path.parent)
     rows = {row["run"]: row for row in report["rows"]}
     memory = rows["training step"]["memory"]
@@ -132,7 +132,7 @@ def test_what_is_asked_for_besides(run, tool, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config-file", "nowhere.yaml"], "nowhere.yaml' does not exist"),
+        (["--config-file", "nowhere.yaml"], "config file 'nowhere.yaml' does not exist"),
         (["--config-file", f"{QUICK}/stage_c.yaml", "SOLVER.NOTHING", "1"], "SOLVER.NOTHING"),
         (
             ["--config-file", f"{QUICK}/stage_c.yaml", "SOLVER.MAX_ITER"],

@@ -26,7 +26,7 @@ from rec_attend_d2.data.datasets import register_builtin_datasets
 from rec_attend_d2.data.datasets.rosettes import SEED, render_plant
 
 ROOT = Path(__file__).resolve().parents[1]
-QUICK = ROOT / "configs" / "quick_schedules"
+QUICK = ROOT / "tests" / "configs"
 PAGES = ["README.md", "INSTALL.md", "GETTING_STARTED.md", "MODEL_ZOO.md", "datasets/README.md", "docs/differences.md"]
 PAGES += ["docs/ablation.md"]
 

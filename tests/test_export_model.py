@@ -15,7 +15,7 @@ from rec_attend_d2.config import load_config
 from rec_attend_d2.export import Comparison
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ROOT / "configs" / "quick_schedules" / "fast.yaml"
+CONFIG = ROOT / "tests" / "configs" / "fast.yaml"
 
 
 @pytest.fixture

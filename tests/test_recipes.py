@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog
 
+from miniature.cityscapes import write_cityscapes
+from miniature.coco import write_coco
+from miniature.cvppp import write_cvppp
+from miniature.kitti import write_kitti
 from rec_attend_d2.config import load_config
 from rec_attend_d2.data import register_datasets
 from rec_attend_d2.data.datasets import register_builtin_datasets
-from rec_attend_d2.data.miniature.cityscapes import write_cityscapes
-from rec_attend_d2.data.miniature.coco import write_coco
-from rec_attend_d2.data.miniature.cvppp import write_cvppp
-from rec_attend_d2.data.miniature.kitti import write_kitti
 from rec_attend_d2.engine import Trainer, write_results
 
 ROOT = Path(__file__).resolve().parents[1]
-QUICK = ROOT / "configs" / "quick_schedules"
+QUICK = ROOT / "tests" / "configs"
 RECIPES = {"CVPPP": ["stage_b", "stage_c"], "KITTI": ["stage_a", "stage_b", "stage_c"]}
 RECIPES |= {"Cityscapes": RECIPES["KITTI"], "COCO": RECIPES["KITTI"]}
 # Results of each stage besides the data set's own, and those of the full model.

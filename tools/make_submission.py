@@ -31,6 +31,7 @@ from rec_attend_d2.data import build_test_loader, register_datasets
 from rec_attend_d2.evaluation import submission_cityscapes, submission_coco, submission_cvppp
 from rec_attend_d2.evaluation.per_image_evaluator import has_annotations, records_by_id
 from rec_attend_d2.evaluation.submission import listed
+from rec_attend_d2.threads import choose_and_say
 
 FORMATS = {"cityscapes": submission_cityscapes, "coco": submission_coco, "cvppp": submission_cvppp}
 
@@ -79,6 +80,7 @@ def main() -> None:
     form = FORMATS[arguments.format]
     try:
         cfg = load_config(arguments.config_file, arguments.opts)
+        choose_and_say(cfg.MODEL.DEVICE, print)
         if arguments.dataset:
             cfg.DATASETS.TEST = (arguments.dataset,)
         register_datasets(cfg)

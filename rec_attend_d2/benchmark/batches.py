@@ -48,7 +48,7 @@ def synthetic_batch(cfg: CfgNode, images: int) -> list[dict]:
     size, node = tuple(cfg.INPUT.IMAGE_SIZE), cfg.MODEL.REC_ATTEND.PREPROCESSOR
     objects = usual_objects(cfg)
     masks = grid_of_disks(size, objects)
-    make_maps = MapTargetGenerator(node.FOREGROUND_CLASSES, node.ANGLE_BINS, cfg.INPUT.COARSE_WEIGHT)
+    make_maps = MapTargetGenerator(node.FOREGROUND_CLASSES, node.ANGLE_BINS)
     batch = []
     for number in range(images):
         classes = generator.integers(0, number_of_classes(cfg), objects)

@@ -22,7 +22,7 @@ from ..data.augmentation import augmentations_around
 from .probes import finds_masks, is_of_this_project
 
 # How a training image is made, taken over from this project's config for all models.
-RECIPE_KEYS = ("AUGMENTATIONS", "MAX_SHIFT", "WARP", "INTENSITY", "CONTRAST_PERCENTILES", "CROP")
+RECIPE_KEYS = ("AUGMENTATIONS", "MAX_SHIFT", "WARP", "CONTRAST_PERCENTILES", "CROP")
 LOADER_KEYS = ("FILTER_EMPTY_ANNOTATIONS", "NUM_WORKERS")
 
 

@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 
 from rec_attend_d2.config import load_config
 
-QUICK = Path(__file__).resolve().parents[2] / "configs" / "quick_schedules"
+QUICK = Path(__file__).resolve().parents[2] / "tests" / "configs"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from rec_attend_d2.data import register_datasets
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 BASELINES = sorted(CONFIGS.glob("baselines/**/mask_rcnn_R_50_FPN.yaml"))
-PATHS = [*BASELINES, CONFIGS / "quick_schedules" / "mask_rcnn.yaml"]
+PATHS = [*BASELINES, CONFIGS.parent / "tests" / "configs" / "mask_rcnn.yaml"]
 
 
 def load(path: Path) -> CfgNode:
@@ -23,12 +23,11 @@ def load(path: Path) -> CfgNode:
 
 
 def name(path: Path) -> str:
-    return str(path.relative_to(CONFIGS).parent)
+    return str(path.relative_to(CONFIGS.parent).parent)
 
 
 def test_every_data_set_has_one():
     ours = {path.parent.relative_to(CONFIGS) for path in CONFIGS.rglob("fast.yaml")}
-    ours = {folder for folder in ours if folder.parts[0] != "quick_schedules"}
     assert {path.parent.relative_to(CONFIGS / "baselines") for path in BASELINES} == ours
 
 

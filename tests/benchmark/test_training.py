@@ -12,8 +12,8 @@ from rec_attend_d2.benchmark import training, worker
 from rec_attend_d2.benchmark.models import ComparisonError, DetectorMapper, ModelSpec, inference_mapper, read_json
 from rec_attend_d2.whole_files import write_json
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-CONFIG_FILES = {"ours": "quick_schedules/fast.yaml", "rcnn": "quick_schedules/mask_rcnn.yaml"}
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIG_FILES = {"ours": "fast.yaml", "rcnn": "mask_rcnn.yaml"}
 NAME = "squares_training"
 
 

@@ -17,8 +17,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Instances
 from detectron2.utils import comm
 
+from miniature.cityscapes import write_cityscapes
 from rec_attend_d2.data.datasets.cityscapes import LABEL_IDS, load_cityscapes
-from rec_attend_d2.data.miniature.cityscapes import write_cityscapes
 from rec_attend_d2.evaluation.cityscapes_evaluator import CityscapesEvaluator
 from rec_attend_d2.evaluation.cityscapes_scoring import measure_distances
 

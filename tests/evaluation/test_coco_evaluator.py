@@ -21,9 +21,9 @@ from detectron2.utils import comm
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from miniature.coco import write_coco
 from rec_attend_d2.data.datasets.builtin import register_coco_subsets
 from rec_attend_d2.data.datasets.coco_files import register_coco
-from rec_attend_d2.data.miniature.coco import write_coco
 from rec_attend_d2.evaluation import (
     AveragePrecisionEvaluator,
     ClassAgnosticBoxEvaluator,

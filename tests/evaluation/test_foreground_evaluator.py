@@ -14,12 +14,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
+from miniature.cityscapes import write_cityscapes
 from rec_attend_d2 import add_rec_attend_config
 from rec_attend_d2.data.angle_map import angle_map
 from rec_attend_d2.data.cityscapes_scripts import cityscapes_module
 from rec_attend_d2.data.datasets import register_builtin_datasets
 from rec_attend_d2.data.datasets.cityscapes import LABEL_IDS, register_cityscapes
-from rec_attend_d2.data.miniature.cityscapes import write_cityscapes
 from rec_attend_d2.evaluation import build_evaluator
 from rec_attend_d2.evaluation.foreground_evaluator import ForegroundEvaluator
 

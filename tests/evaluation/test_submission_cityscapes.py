@@ -15,8 +15,8 @@ from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling as of
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Instances
 
+from miniature.cityscapes import write_cityscapes
 from rec_attend_d2.data.datasets.cityscapes import load_cityscapes
-from rec_attend_d2.data.miniature.cityscapes import write_cityscapes
 from rec_attend_d2.evaluation.cityscapes_evaluator import CityscapesEvaluator
 from rec_attend_d2.evaluation.submission_cityscapes import check, image_files, pack, score
 

@@ -11,9 +11,9 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
+from miniature.coco import write_coco
 from rec_attend_d2.data.datasets.builtin import register_coco_subsets
 from rec_attend_d2.data.datasets.coco_files import register_coco
-from rec_attend_d2.data.miniature.coco import write_coco
 from rec_attend_d2.evaluation import AveragePrecisionEvaluator, submission_coco
 from rec_attend_d2.evaluation.coco_evaluator import load_truth
 

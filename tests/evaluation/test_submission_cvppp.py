@@ -12,9 +12,9 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Instances
 
+from miniature.cvppp import write_cvppp_png
 from rec_attend_d2.data.datasets.builtin import register_builtin_datasets
 from rec_attend_d2.data.datasets.cvppp import register_cvppp
-from rec_attend_d2.data.miniature.cvppp import write_cvppp_png
 from rec_attend_d2.data.segmentation import annotation_mask
 from rec_attend_d2.evaluation.counting_evaluator import LeafEvaluator
 from rec_attend_d2.evaluation.submission_cvppp import check, label_image, label_instances, label_problem, pack, score

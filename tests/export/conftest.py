@@ -12,7 +12,7 @@ from rec_attend_d2.config import load_config
 from rec_attend_d2.layers.step_norm import PerStepBatchNorm
 from rec_attend_d2.modeling import RecurrentAttention
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "quick_schedules"
+CONFIGS = Path(__file__).resolve().parents[2] / "tests" / "configs"
 
 
 def randomize_norms(model: nn.Module) -> None:

@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from fvcore.common.registry import Registry
 
-from rec_attend_d2.layers.step_norm import STEP_NORM_REGISTRY
+from rec_attend_d2.layers.step_norm import STEP_NORMS
 from rec_attend_d2.modeling import (
     ATTENTION_REGISTRY,
     BOX_LOSS_REGISTRY,
@@ -33,7 +33,7 @@ from rec_attend_d2.registry import look_up, register_as
 
 # Config key below MODEL.REC_ATTEND, its registry, and the names that the config's comments promise.
 KEYS = [
-    ("NORM", STEP_NORM_REGISTRY, {"per_step", "shared", "group", "none"}),
+    ("NORM", STEP_NORMS, {"per_step", "shared", "group", "none"}),
     ("PREPROCESSOR.NAME", PREPROCESSOR_REGISTRY, {"NoPreprocessor", "GivenMaps", "ImageEncoder"}),
     ("MEMORY.NAME", MEMORY_REGISTRY, {"MaxMemory", "NoOverwriteMemory", "BoundaryMemory"}),
     ("BOX_PROPOSER.NAME", BOX_PROPOSER_REGISTRY, {"GlimpseLSTMBoxProposer", "DenseBoxProposer"}),
@@ -57,7 +57,7 @@ KEYS = [
 ]
 # The same of keys that only the parts of the fast recipe read.
 FAST_KEYS = [
-    ("NORM", STEP_NORM_REGISTRY, {"per_step", "shared", "group", "none"}),
+    ("NORM", STEP_NORMS, {"per_step", "shared", "group", "none"}),
     ("ATTENTION.SAMPLING", SAMPLING_REGISTRY, {"bilinear", "gaussian"}),
     ("LOSS.STEP_MASK", STEP_MASK_LOSS_REGISTRY, {"patch_bce", "patch_dice", "image_iou"}),
     ("LOSS.SCORE_TRUTH", SCORE_TRUTH_REGISTRY, {"hit", "anything_left"}),
@@ -67,8 +67,8 @@ FAST_KEYS = [
 @pytest.mark.parametrize(
     ("key", "registry", "names"), [pytest.param(*entry, id=entry[0]) for entry in [*KEYS, *FAST_KEYS[1:]]]
 )
-def test_promised_names_are_registered(key: str, registry: Registry, names: set[str]):
-    assert names <= {name for name, _ in registry}
+def test_promised_names_are_registered(key: str, registry: Registry | dict, names: set[str]):
+    assert names <= (registry.keys() if isinstance(registry, dict) else {name for name, _ in registry})
 
 
 def check_refusal(cfg: CfgNode, key: str, names: set[str]) -> None:
@@ -143,3 +143,5 @@ def test_look_up_lists_what_there_is_in_order():
         register_as(registry, name)(len)
     with pytest.raises(ValueError, match="^A.KEY is 'dog', which is not known. Choose one of: cat, zebra.$"):
         look_up(registry, "dog", "A.KEY")
+    with pytest.raises(ValueError, match="^A.KEY is 'dog', which is not known. Choose one of: cat, zebra.$"):
+        look_up({"zebra": 1, "cat": 2}, "dog", "A.KEY")

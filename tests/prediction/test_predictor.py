@@ -129,7 +129,7 @@ def test_what_cannot_predict_is_refused(quick_cfg, options, message):
 
 
 def test_stage_a_predicts_no_instances():
-    cfg = load_config(str(ROOT / "configs/quick_schedules/Cityscapes/stage_a.yaml"), ["MODEL.WEIGHTS", "a.pth"])
+    cfg = load_config(str(ROOT / "tests/configs/Cityscapes/stage_a.yaml"), ["MODEL.WEIGHTS", "a.pth"])
     with pytest.raises(ValueError, match="'RecAttendPreprocessor' predicts no instances"):
         Predictor(cfg)
 

@@ -11,7 +11,7 @@ import yaml
 from rec_attend_d2.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = "configs/quick_schedules/stage_c.yaml"
+QUICK = "tests/configs/stage_c.yaml"
 FIGURES = {"SBD": 0.5, "abs_DiC": 2.0, "count_accuracy": 0.25, "FBD": 0.75}
 
 

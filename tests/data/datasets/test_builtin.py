@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from miniature.coco import write_coco as write_miniature
 from rec_attend_d2.data.datasets import rosettes
 from rec_attend_d2.data.datasets.builtin import register_builtin_datasets, register_coco_subsets
-from rec_attend_d2.data.miniature.coco import write_coco as write_miniature
 
 NAMES = ["nuclei_train", "nuclei_val", "rosettes_train", "rosettes_val"]
 

@@ -13,10 +13,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.transforms import NoOpTransform
 from detectron2.structures import BoxMode
 
+from miniature.cityscapes import write_cityscapes
 from rec_attend_d2.data.datasets.cityscapes import LABEL_IDS, VOID_LABEL_IDS, load_cityscapes, register_cityscapes
 from rec_attend_d2.data.instances import build_targets
 from rec_attend_d2.data.map_targets import MapTargetGenerator
-from rec_attend_d2.data.miniature.cityscapes import write_cityscapes
 
 SIZE = (12, 16)
 STEM = "aachen_000000_000019"
@@ -141,7 +141,7 @@ class TestRecords:
             assert record["coarse"] is True
             size = (record["height"], record["width"])
             targets = build_targets(record["annotations"], size, NoOpTransform(), size, record["file_name"])
-            maps = MapTargetGenerator(len(LABEL_IDS) + 1, 8, coarse_weight=0.1)(record, targets, size, NoOpTransform())
+            maps = MapTargetGenerator(len(LABEL_IDS) + 1, 8)(record, targets, size, NoOpTransform())
             void = mask_of(record["void"])
             assert np.array_equal(maps["foreground_weight"].numpy(), np.where(void, 0, np.float32(0.1)))
             assert 0.1 < void.mean() < 0.9 and maps["angle_map"].sum() == 0

@@ -9,8 +9,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from pycocotools.coco import COCO
 
+from miniature.coco import write_coco as write_miniature
 from rec_attend_d2.data.datasets.coco_files import keep_categories, load_coco, register_coco_files
-from rec_attend_d2.data.miniature.coco import write_coco as write_miniature
 from rec_attend_d2.data.segmentation import annotation_mask
 
 

@@ -9,16 +9,16 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from rec_attend_d2.data.datasets.builtin import register_builtin_datasets
-from rec_attend_d2.data.datasets.cvppp import register_cvppp, split_plants
-from rec_attend_d2.data.image_io import read_image
-from rec_attend_d2.data.miniature.cvppp import (
+from miniature.cvppp import (
     TEST_PLANTS,
     TRAINING_PLANTS,
     draw_plants,
     write_cvppp_h5,
     write_cvppp_png,
 )
+from rec_attend_d2.data.datasets.builtin import register_builtin_datasets
+from rec_attend_d2.data.datasets.cvppp import register_cvppp, split_plants
+from rec_attend_d2.data.image_io import read_image
 from rec_attend_d2.data.segmentation import annotation_mask
 
 TRAINING = Path("cvppp", "CVPPP2017_LSC_training", "training")

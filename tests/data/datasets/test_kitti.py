@@ -8,9 +8,9 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+from miniature.kitti import IMAGES_PER_SPLIT, write_kitti
 from rec_attend_d2.data.datasets.builtin import register_builtin_datasets
 from rec_attend_d2.data.datasets.kitti import register_kitti
-from rec_attend_d2.data.miniature.kitti import IMAGES_PER_SPLIT, write_kitti
 from rec_attend_d2.data.segmentation import annotation_mask
 
 NAMES = {"kitti_cars_train": "train", "kitti_cars_val": "valid_man", "kitti_cars_test": "test_man"}
