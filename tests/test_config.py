@@ -130,10 +130,7 @@ def build(cfg, other):
 # Below MODEL.REC_ATTEND: keys that no recipe sets, the original's options do not need, and GETTING_STARTED.md does not
 # explain. The list only ever gets shorter.
 STILL_UNNEEDED = {
-    "FAST.CONTROL_CHANNELS",
-    "FAST.ENCODER_CHANNELS",
-    "FAST.FEATURE_CHANNELS",
-    "FAST.HEAD_CHANNELS",
+    "FAST.WIDTH",
     "FAST.OBJECTS_PER_GLANCE",
     "PREPROCESSOR.CACHE_DIR",
     "TEST.AUTOCAST",

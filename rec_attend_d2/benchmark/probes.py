@@ -3,7 +3,6 @@
 Time, work and memory of Detectron2's own models are measured too; of them nothing is known but that they are called.
 """
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -14,8 +13,6 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from ..data.state_pool import ImageState
-from ..data.training import trains_on_a_pool
 from ..modeling import RecAttend
 from ..modeling.paper.postprocessing import StrongestInstance
 from ..modeling.paper.sequence_model import SequenceModel
@@ -103,24 +100,6 @@ def postprocessing_of(cfg: CfgNode, masks: Tensor, image_size: tuple[int, int]) 
             foreground[0] = 0  # the background is unlikely everywhere, so that no instance is removed
     masks = INSIDE * masks
     return lambda: postprocessor(masks, scores, foreground, image_size)
-
-
-# --- of a training batch ----------------------------------------------------------------------------------------------
-
-
-def batches_in_training(cfg: CfgNode, batch: list[dict]) -> Iterator[list[dict]]:
-    """Endlessly the same batch, as the training loader of this config would give it.
-
-    In a pool of unfinished images an image is usually on its way: after the first batch of new images all have the
-    memory of its step.
-    """
-    if not trains_on_a_pool(cfg):
-        while True:
-            yield batch
-    states = [ImageState() for _ in batch]
-    yield [{**entry, "state": state} for entry, state in zip(batch, states, strict=True)]
-    while True:
-        yield [{**entry, "state": copy.copy(state)} for entry, state in zip(batch, states, strict=True)]
 
 
 # --- of a model at inference ------------------------------------------------------------------------------------------

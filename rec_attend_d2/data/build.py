@@ -4,14 +4,11 @@ import difflib
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, build_detection_test_loader
-from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from .dataset_mapper import RecAttendDatasetMapper
 from .datasets.coco_files import register_coco_files
 from .image_stream import ImageStream, StreamLoader
-from .state_pool import StatePoolLoader
-from .training import trains_on_a_pool
 
 
 def register_datasets(cfg: CfgNode) -> None:
@@ -38,18 +35,13 @@ def check_registered(name: str, key: str) -> None:
         )
 
 
-def build_train_loader(cfg: CfgNode) -> StreamLoader | StatePoolLoader:
+def build_train_loader(cfg: CfgNode) -> StreamLoader:
     """Endless loader over DATASETS.TRAIN. It yields lists of dicts of :class:`RecAttendDatasetMapper`.
 
-    Its state goes into checkpoints, so that a resumed training gets the images that come next. In the training of the
-    fast model an image comes back until the model has found all its objects.
+    Its state goes into checkpoints, so that a resumed training gets the images that come next.
     """
     register_datasets(cfg)
-    stream = ImageStream(cfg, RecAttendDatasetMapper(cfg, is_train=True))
-    if not trains_on_a_pool(cfg):
-        return StreamLoader(stream)
-    slots = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
-    return StatePoolLoader(stream, slots, cfg.SOLVER.ACCUMULATE)
+    return StreamLoader(ImageStream(cfg, RecAttendDatasetMapper(cfg, is_train=True)))
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:

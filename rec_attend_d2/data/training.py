@@ -1,10 +1,6 @@
-"""What the model of a config is trained on: windows of which size, how many objects, and whether images come back."""
+"""What the model of a config is trained on: windows of which size, and how many objects."""
 
 from detectron2.config import CfgNode
-
-# Trained one glance at a time, with all objects of an image as targets. The paper's models cut an image's objects to
-# the steps they have.
-_FAST = "FastRecAttend"
 
 
 def training_size(cfg: CfgNode) -> tuple[int, int]:
@@ -32,9 +28,4 @@ def training_size(cfg: CfgNode) -> tuple[int, int]:
 
 def trains_on_all_objects(cfg: CfgNode) -> bool:
     """Whether all objects of an image are targets, rather than its MODEL.REC_ATTEND.TIME_STEPS largest."""
-    return cfg.MODEL.META_ARCHITECTURE == _FAST
-
-
-def trains_on_a_pool(cfg: CfgNode) -> bool:
-    """Whether an image stays in the batch until all its objects are found (:class:`.state_pool.StatePoolLoader`)."""
-    return cfg.MODEL.META_ARCHITECTURE == _FAST
+    return cfg.MODEL.META_ARCHITECTURE == "FastRecAttend"

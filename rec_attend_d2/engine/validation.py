@@ -13,7 +13,7 @@ from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from ..data import ImageState, RecAttendDatasetMapper
+from ..data import RecAttendDatasetMapper
 from ..random_numbers import seeded
 from .hooks import unwrap
 
@@ -76,9 +76,7 @@ class ValidationBatches:
 
     def __iter__(self) -> Iterator[list[dict]]:
         for start in range(0, len(self._dicts), self._size):
-            batch = [self._mapper(entry) for entry in self._dicts[start : start + self._size]]
-            # New states for the fast model, which draws a memory for each.
-            yield [{**entry, "state": ImageState()} for entry in batch]
+            yield [self._mapper(entry) for entry in self._dicts[start : start + self._size]]
 
 
 def validation_losses(model: nn.Module, batches: ValidationBatches) -> dict[str, float]:

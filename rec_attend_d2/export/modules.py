@@ -137,7 +137,7 @@ class _TensorModel(nn.Module):
         super().__init__()
         _check_exportable(model)
         assert isinstance(model, RecurrentAttention)
-        self.steps = steps
+        self.steps: int = steps
         self.model = _exportable_copy(model, steps)
         # In a tuple so that its weights are no part of the graph.
         self._original = (copy.deepcopy(self.model),)
@@ -223,6 +223,7 @@ class StopLoopModel(_TensorModel):
             inputs = StepInputs(images, memory, first.extra, number)  # type: ignore[arg-type]
             step = model.step(inputs, Feeder())
             memory = model.remember(inputs, step, Feeder())
+            assert step.claimed is not None
             going_on = going_on & step.claimed
             step.score = step.score * going_on
             here = slots == number

@@ -102,7 +102,8 @@ class RecurrentAttention(ImageModel, ABC):
         Returns:
             Each step, with the numbers of the images that took it.
         """
-        images, taken = list(range(len(inputs.image))), []
+        images = list(range(len(inputs.image)))
+        taken: list[tuple[list[int], Step]] = []
         while images and len(taken) < steps:
             step = self.step(inputs, feeder)
             taken.append((images, step))

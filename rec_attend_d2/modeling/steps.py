@@ -27,7 +27,7 @@ def select(container: _Container, index: Any) -> _Container:
         return tuple(select(item, index) for item in value)  # type: ignore[return-value]
     if dataclasses.is_dataclass(value):
         fields = {field.name: select(getattr(value, field.name), index) for field in dataclasses.fields(value)}
-        return type(value)(**fields)  # type: ignore[operator, return-value]
+        return dataclasses.replace(value, **fields)  # type: ignore[return-value, type-var]
     return value
 
 
@@ -38,7 +38,7 @@ def stack_steps(steps: Sequence[_Container]) -> _Container:
     """
     first: Any = steps[0]
     if first is None:
-        return first
+        return first  # type: ignore[return-value]
     if isinstance(first, Tensor):
         return torch.stack(steps, dim=1)  # type: ignore[arg-type, return-value]
     names = [field.name for field in dataclasses.fields(first)]
@@ -171,11 +171,17 @@ class Step:
     def of_image(self, row: int) -> "Step":
         """The step of one image of the batch, as of a batch of one."""
         own, rows = self.proposal.image == row, slice(row, row + 1)
-        boxes = (self.proposal, self.where, self.cut, self.score, self.class_probabilities, self.claimed)
-        proposal, where, cut, score, class_probabilities, claimed = (select(values, own) for values in boxes)
-        proposal, where = (dataclasses.replace(x, image=torch.zeros_like(x.image)) for x in (proposal, where))
-        memory, scan = select(self.memory, rows), select(self.scan, rows)
-        return Step(memory, scan, proposal, where, cut, score, class_probabilities, claimed)
+        image = torch.zeros_like(self.proposal.image[own])
+        return Step(
+            memory=self.memory[rows],
+            scan=select(self.scan, rows),
+            proposal=dataclasses.replace(select(self.proposal, own), image=image),
+            where=dataclasses.replace(select(self.where, own), image=image),
+            cut=select(self.cut, own),
+            score=self.score[own],
+            class_probabilities=select(self.class_probabilities, own),
+            claimed=select(self.claimed, own),
+        )
 
 
 class Feeder:

@@ -3,9 +3,24 @@
 Shapes: `B` images or patches, `C` channels, `H, W` input of a block.
 """
 
+from collections.abc import Sequence
+
 import torch
+from detectron2.config import CfgNode
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def widened(cfg: CfgNode, channels: Sequence[int]) -> list[int]:
+    """Numbers of channels times MODEL.REC_ATTEND.FAST.WIDTH, in multiples of 4.
+
+    Raises:
+        ValueError: a width with which a layer would have no channels.
+    """
+    width = cfg.MODEL.REC_ATTEND.FAST.WIDTH
+    if not width >= 0.125:
+        raise ValueError(f"MODEL.REC_ATTEND.FAST.WIDTH is {width}; give at least 0.125.")
+    return [max(4, round(number * width / 4) * 4) for number in channels]
 
 
 class ConvNorm(nn.Module):

@@ -96,7 +96,8 @@ def instances_of_glances(
         assert step.claimed is not None and step.cut.patch_mask is not None
         logits.append(step.cut.patch_mask[step.claimed])
         boxes = select(step.where.boxes, step.claimed)
-        centers.append(boxes.center), sizes.append(boxes.size)
+        centers.append(boxes.center)
+        sizes.append(boxes.size)
         scores.append(step.score[step.claimed])
         if step.class_probabilities is not None:
             classes.append(step.class_probabilities[step.claimed].argmax(1))

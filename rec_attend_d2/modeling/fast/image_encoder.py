@@ -11,14 +11,17 @@ from torch import Tensor, nn
 from ...layers.conv_norm import fast_layout
 from ..registries import PREPROCESSOR_REGISTRY
 from ..steps import ExtraMaps
-from .blocks import ConvNormReLU, ResidualBlock, enlarge
+from .blocks import ConvNormReLU, ResidualBlock, enlarge, widened
 
 # Image pixels per cell of the feature maps, finest first.
 FEATURE_STRIDES = (4, 8)
 # Image pixels per cell of the deepest map.
 DEEPEST_STRIDE = 32
 
-_KEY = "MODEL.REC_ATTEND.FAST"
+# Of the levels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image's size, and of the two maps that are handed on, at 1/4 and
+# 1/8; times FAST.WIDTH.
+ENCODER_CHANNELS = (16, 32, 64, 96, 96)
+FEATURE_CHANNELS = (32, 48)
 
 
 @PREPROCESSOR_REGISTRY.register()
@@ -54,11 +57,10 @@ class ImageEncoder(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        node = cfg.MODEL.REC_ATTEND.FAST
-        for name, expected in (("ENCODER_CHANNELS", 5), ("FEATURE_CHANNELS", 2)):
-            if len(node[name]) != expected:
-                raise ValueError(f"{_KEY}.{name} needs {expected} numbers of channels, got {list(node[name])}.")
-        return {"encoder_channels": node.ENCODER_CHANNELS, "feature_channels": node.FEATURE_CHANNELS}
+        return {
+            "encoder_channels": widened(cfg, ENCODER_CHANNELS),
+            "feature_channels": widened(cfg, FEATURE_CHANNELS),
+        }
 
     def forward(self, images: Tensor, batched_inputs: list[dict]) -> ExtraMaps:
         """Features of ``images`` [B, 3, H, W]: [B, C_1, H / 4, W / 4] and [B, C_2, H / 8, W / 8]."""

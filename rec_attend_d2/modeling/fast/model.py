@@ -1,8 +1,7 @@
 """The fast model: an image is encoded once, and everything that stands apart is claimed in one glance.
 
 It is trained on single glances. No gradient flows through the memory, so that a glance is an ordinary feed-forward
-problem once its memory is given; a pool of unfinished images (:class:`rec_attend_d2.data.StatePoolLoader`) hands on the
-memories that the model's own claims have reached, which are those that it will meet at inference.
+problem once its memory is given; memories are drawn from the true masks (:func:`.training.draw_memory`).
 
 Shapes: `B` images, `n` candidates, `N` object slots, `F` side of a patch, `H, W` network input.
 """
@@ -29,7 +28,7 @@ from .losses import MIN_BOX_IOU, PatchPairs, box_loss, class_loss, mask_loss, pl
 from .place_proposer import Candidates
 from .scorer import ClassScorer
 from .targets import ObjectTargets, match_candidates, overlap_with_objects
-from .training import TrueBoxes, advance_pool, glance_statistics, reached_memories
+from .training import TrueBoxes, draw_memory, glance_statistics
 
 # A model never goes on for longer: each glance claims at least a pixel, so that only a broken one gets there.
 _MAX_GLANCES = 100_000
@@ -166,17 +165,16 @@ class FastRecAttend(RecurrentAttention):
         )
 
     def losses(self, batched_inputs: list[dict]) -> tuple[dict[str, Tensor], Callable[[], dict[str, Tensor]]]:
-        """Losses of one glance at each image of the pool, whose memories then have what it claimed."""
+        """Losses of one glance at each image, from a memory that is drawn."""
         targets = self.extract_targets(batched_inputs)
         inputs = self.first_inputs(batched_inputs)
-        inputs.memory = reached_memories(batched_inputs, targets)
+        inputs.memory = torch.stack([draw_memory(labels) for labels in targets.labels])
         unclaimed = targets.unclaimed(inputs.memory)
         fed = TrueBoxes(targets, unclaimed)
         step = self.step(inputs, fed)
-        memory = self.remember(inputs, step, fed)
 
         image, scan = step.proposal.image, step.scan
-        owners = targets.place_owners(unclaimed, scan.logits.shape[1:], self.box_proposer.control_cnn.stride)
+        owners = targets.place_owners(unclaimed, scan.logits.shape[1:], scan.stride)
         losses = place_losses(scan, owners)
         losses["loss_box"] = box_loss(scan, owners, targets)
         overlap = overlap_with_objects(step.proposal.boxes, image, targets)
@@ -193,5 +191,4 @@ class FastRecAttend(RecurrentAttention):
         if step.class_probabilities is not None:
             losses["loss_class"] = class_loss(step.class_probabilities[judged], targets.classes[where.image, instance])
 
-        advance_pool(batched_inputs, memory, step.images_claimed())
         return losses, partial(glance_statistics, step, found, overlap, unclaimed, pairs)

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from ...layers.conv_norm import fast_layout
 from ..registries import SEGMENTATION_HEAD_REGISTRY
-from .blocks import ConvNormReLU, ResidualBlock, enlarge
+from .blocks import ConvNormReLU, ResidualBlock, enlarge, widened
+
+# Of the levels, finest first; times FAST.WIDTH.
+HEAD_CHANNELS = (24, 48, 64)
 
 
 @SEGMENTATION_HEAD_REGISTRY.register()
@@ -40,7 +43,7 @@ class ResidualPatchHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int) -> dict:
-        return {"in_channels": in_channels, "channels": cfg.MODEL.REC_ATTEND.FAST.HEAD_CHANNELS}
+        return {"in_channels": in_channels, "channels": widened(cfg, HEAD_CHANNELS)}
 
     def forward(self, patch: Tensor) -> tuple[Tensor, Tensor]:
         """Segment the object in the middle of each patch [n, C, F, F].

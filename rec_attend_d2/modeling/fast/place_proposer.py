@@ -19,11 +19,14 @@ from torchvision.ops import nms
 from ...layers.boxes import CenterBoxes
 from ..registries import BOX_PROPOSER_REGISTRY
 from ..steps import Proposal, Scan, StepInputs
+from .blocks import widened
 from .control_cnn import ControlCNN
 from .image_encoder import FEATURE_STRIDES
 
 _KEY = "MODEL.REC_ATTEND"
 
+# Of the control CNN's maps at 1/8 and coarser, times FAST.WIDTH.
+CONTROL_CHANNELS = 64
 # As detectors start: most places are no object's, which a fresh proposer should not have to learn.
 FRESH_PLACE_LOGIT = -4.0
 # The log of a box's side is at most this far from that of INITIAL_SIZE, so that no box overflows.
@@ -43,10 +46,12 @@ class PlaceScan(Scan):
     Attributes:
         logits: [B, h, w], is there an unclaimed object.
         boxes: [B, P, 2] each, the box read at every place.
+        stride: pixels per place.
     """
 
     logits: Tensor
     boxes: CenterBoxes
+    stride: int
 
     def heat(self) -> Tensor:
         """Probability of an unclaimed object at every place, [B, h, w]."""
@@ -130,9 +135,12 @@ class PlaceProposer(nn.Module):
             raise ValueError(f"{_KEY}.FAST.PLACE_STRIDE is {node.FAST.PLACE_STRIDE}; give 4 or 8 pixels.")
         if node.FAST.OBJECTS_PER_GLANCE < 0:
             raise ValueError(f"{_KEY}.FAST.OBJECTS_PER_GLANCE is {node.FAST.OBJECTS_PER_GLANCE}; give 0 or more.")
+        (channels,) = widened(cfg, [CONTROL_CHANNELS])
         return {
             "control_cnn": ControlCNN(
-                feature_channels=feature_channels, channels=node.FAST.CONTROL_CHANNELS, stride=node.FAST.PLACE_STRIDE
+                feature_channels=feature_channels,
+                channels=channels,
+                stride=node.FAST.PLACE_STRIDE,
             ),
             "initial_size": node.BOX_PROPOSER.INITIAL_SIZE * cfg.INPUT.IMAGE_SIZE[0],
             "objects_per_glance": node.FAST.OBJECTS_PER_GLANCE,
@@ -164,5 +172,5 @@ class PlaceProposer(nn.Module):
             ],
             dim=1,
         )
-        scan = PlaceScan(logits, boxes)
+        scan = PlaceScan(logits, boxes, self.control_cnn.stride)
         return Candidates(image, chosen, hidden, own), scan

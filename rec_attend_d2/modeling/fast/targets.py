@@ -111,7 +111,7 @@ class ObjectTargets:
             place = boxes.center[:, axis, None] + (boxes.size[:, axis, None] + 1) * steps
             low = place.floor()
             axes.append([(low.long() + i, 1 - (place - low - i).abs()) for i in (0, 1)])
-        own, others = 0.0, 0.0
+        own = others = torch.zeros(())
         for y, share_y in axes[0]:
             for x, share_x in axes[1]:
                 inside = ((y >= 0) & (y < length[0]))[:, :, None] & ((x >= 0) & (x < length[1]))[:, None, :]
@@ -121,7 +121,6 @@ class ObjectTargets:
                 is_own = label == (instance + 1)[:, None, None]
                 own = own + share * is_own
                 others = others + share * ((label > 0) & ~is_own)
-        assert isinstance(own, Tensor) and isinstance(others, Tensor)
         return own, others
 
 

@@ -106,37 +106,6 @@ def _piece(mask: Tensor) -> tuple[Tensor, Tensor]:
     return y[inside], x[inside]
 
 
-def reached_memories(batched_inputs: list[dict], targets: ObjectTargets) -> Tensor:
-    """The memories [B, H, W] that the images of the pool have reached; a drawn one for new images.
-
-    Raises:
-        ValueError: an entry without ``state``.
-    """
-    memories = []
-    for entry, labels in zip(batched_inputs, targets.labels, strict=True):
-        if "state" not in entry:
-            raise ValueError(
-                f"{entry.get('file_name', 'An image')} has no 'state': training needs the batches of "
-                "rec_attend_d2.data.StatePoolLoader, which Trainer.build_train_loader makes."
-            )
-        memory = entry["state"].memory
-        # That of a checkpoint comes from the CPU.
-        memories.append(draw_memory(labels) if memory is None else memory.to(labels.device))
-    return torch.stack(memories)
-
-
-def advance_pool(batched_inputs: list[dict], memory: Tensor, claimed: Tensor) -> None:
-    """Tell the pool how far its images have got.
-
-    Args:
-        batched_inputs: with a ``state`` each.
-        memory: [B, H, W], after the glance.
-        claimed: [B] bool, whether it claimed anything.
-    """
-    for entry, reached, any_claimed in zip(batched_inputs, memory, claimed.tolist(), strict=True):
-        entry["state"].advance(reached, any_claimed)
-
-
 @torch.no_grad()
 def glance_statistics(
     step: Step, found: Tensor, overlap: Tensor, unclaimed: Tensor, pairs: PatchPairs

@@ -23,10 +23,7 @@ def cfg() -> CfgNode:
         "MODEL.REC_ATTEND.BOX_PROPOSER.INITIAL_SIZE": 0.25,
         "MODEL.REC_ATTEND.ATTENTION.PATCH_SIZE": [16, 16],
         "MODEL.REC_ATTEND.LOSS.BOX_PADDING_PIXELS": 2.0,
-        "MODEL.REC_ATTEND.FAST.ENCODER_CHANNELS": [4, 8, 8, 8, 8],
-        "MODEL.REC_ATTEND.FAST.FEATURE_CHANNELS": [8, 8],
-        "MODEL.REC_ATTEND.FAST.CONTROL_CHANNELS": 16,
-        "MODEL.REC_ATTEND.FAST.HEAD_CHANNELS": [8, 8],
+        "MODEL.REC_ATTEND.FAST.WIDTH": 0.25,
     }
     pairs = [str(part) for pair in options.items() for part in pair]
     return load_config(str(ROOT / "configs" / "Fast-RecAttend.yaml"), pairs)

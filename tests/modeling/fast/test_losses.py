@@ -24,7 +24,7 @@ def scan(logits: torch.Tensor) -> PlaceScan:
     """Places in a row, each with a box of side 9 at the origin."""
     places = logits.shape[1]
     boxes = CenterBoxes(torch.zeros(len(logits), places, 2), torch.full((len(logits), places, 2), 9.0))
-    return PlaceScan(logits[:, None], boxes)
+    return PlaceScan(logits[:, None], boxes, 4)
 
 
 def test_place_losses_ask_where_and_whether():
@@ -55,7 +55,7 @@ def test_box_distance_is_giou_and_relative_l1():
 
 def test_boxes_are_compared_with_the_object_of_their_place(targets):
     boxes = CenterBoxes(targets.boxes.center[:, [1, 0, 2]], targets.boxes.size[:, [1, 0, 2]])
-    places = PlaceScan(torch.zeros(2, 1, 3), boxes)
+    places = PlaceScan(torch.zeros(2, 1, 3), boxes, 4)
     assert box_loss(places, torch.tensor([[2, 0, 3], [0, 0, 0]]), targets).item() == pytest.approx(0, abs=1e-4)
     assert box_loss(places, torch.tensor([[1, 0, 0], [0, 0, 0]]), targets) > 0.5
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from rec_attend_d2.data.state_pool import ImageState
 from rec_attend_d2.layers.boxes import CenterBoxes
 from rec_attend_d2.modeling.fast.place_proposer import Candidates, PlaceScan
 from rec_attend_d2.modeling.steps import Cut, Feeder, Where
@@ -32,7 +31,7 @@ class Scripted(torch.nn.Module):
         boxes = CenterBoxes(torch.tensor(centers), torch.full((len(centers), 2), 7.0))
         hidden = torch.zeros(len(rows), 1)
         return Candidates(torch.tensor(rows), boxes, hidden, hidden[:, 0]), PlaceScan(
-            torch.zeros(len(inputs.image), 1, 1), boxes
+            torch.zeros(len(inputs.image), 1, 1), boxes, 4
         )
 
 
@@ -94,7 +93,7 @@ def test_a_fresh_model_ends(model):
 
 def training_entries(classes: list[int] | None = None) -> list[dict]:
     first = instances_of([rectangle(8, 8, 24, 32), rectangle(40, 60, 12, 12)], classes)
-    return [{**entry(0.3), "instances": objects, "state": ImageState()} for objects in (first, instances_of([]))]
+    return [{**entry(0.3), "instances": objects} for objects in (first, instances_of([]))]
 
 
 def test_training_gives_finite_losses_and_gradients_everywhere(model):
@@ -107,7 +106,6 @@ def test_training_gives_finite_losses_and_gradients_everywhere(model):
     assert all(loss.isfinite() for loss in losses.values())
     missing = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert missing == []
-    assert all(item["state"].glances == 1 and item["state"].memory.shape == SIZE for item in entries)
 
 
 def test_classes_are_learned_where_there_are_several(cfg):
@@ -132,12 +130,10 @@ def test_recomputing_gives_the_same_gradients(cfg):
         torch.testing.assert_close(first, second)
 
 
-def test_training_needs_instances_and_a_pool(model):
+def test_training_needs_instances(model):
     model.train()
     with pytest.raises(ValueError, match="no 'instances'"):
         model([entry()])
-    with pytest.raises(ValueError, match="no 'state'"):
-        model([{**entry(), "instances": instances_of([])}])
 
 
 def test_steps_of_an_image_are_those_of_a_batch_of_one(model):

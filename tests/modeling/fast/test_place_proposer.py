@@ -84,7 +84,7 @@ def test_what_the_scorer_reads_does_not_depend_on_the_images_size(model):
         ("FAST.PLACE_STRIDE", 16, "PLACE_STRIDE is 16; give 4 or 8"),
         ("FAST.OBJECTS_PER_GLANCE", -1, "OBJECTS_PER_GLANCE is -1"),
         ("BOX_PROPOSER.INITIAL_SIZE", 0.0, "INITIAL_SIZE is 0.0"),
-        ("FAST.FEATURE_CHANNELS", [8], "FEATURE_CHANNELS needs 2 numbers"),
+        ("FAST.WIDTH", 0.0, "WIDTH is 0.0; give at least 0.125"),
         ("NUM_CLASSES", 1, "NUM_CLASSES is 1"),
         ("PREPROCESSOR.NAME", "NoPreprocessor", "makes no features"),
     ],

@@ -1,9 +1,8 @@
-"""What the fast model is trained on: drawn memories, true boxes, and the pool's progress."""
+"""What the fast model is trained on: drawn memories and true boxes."""
 
 import torch
 
-from rec_attend_d2.data.state_pool import ImageState
-from rec_attend_d2.modeling.fast.training import TrueBoxes, advance_pool, draw_memory, reached_memories
+from rec_attend_d2.modeling.fast.training import TrueBoxes, draw_memory
 from rec_attend_d2.modeling.steps import Proposal
 
 
@@ -47,12 +46,3 @@ def test_true_boxes_are_those_of_unclaimed_objects_and_come_last(targets):
     size = targets.boxes.size[0, fed.instance]
     offset = (where.boxes.center[1:] - targets.boxes.center[0, fed.instance]).abs() / size
     assert offset.max() <= 0.15 and (where.boxes.size[1:] / size).log().abs().max() <= 0.3
-
-
-def test_memories_go_on_where_they_were(targets):
-    memory = torch.rand(targets.labels.shape[1:])
-    entries = [{"state": ImageState()}, {"state": ImageState(memory=memory)}]
-    assert torch.equal(reached_memories(entries, targets)[1], memory)
-    advance_pool(entries, torch.stack([memory, memory * 0]), torch.tensor([True, False]))
-    assert [item["state"].finished for item in entries] == [False, True]
-    assert torch.equal(entries[0]["state"].memory, memory) and entries[1]["state"].glances == 1
