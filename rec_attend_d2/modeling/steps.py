@@ -172,7 +172,10 @@ class Step:
 
     def of_image(self, row: int) -> "Step":
         """The step of one image of the batch, as of a batch of one."""
-        own, rows = self.proposal.image == row, slice(row, row + 1)
+        if len(self.memory) == 1:
+            return self
+        # Numbers rather than a mask, for which every tensor would wait for the device.
+        own, rows = (self.proposal.image == row).nonzero()[:, 0], slice(row, row + 1)
         boxes = (self.proposal, self.where, self.cut, self.score, self.class_probabilities, self.claimed)
         proposal, where, cut, score, class_probabilities, claimed = (select(values, own) for values in boxes)
         proposal, where = (dataclasses.replace(x, image=torch.zeros_like(x.image)) for x in (proposal, where))

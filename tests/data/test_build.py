@@ -33,10 +33,9 @@ def fast(own):
 
 
 def test_the_fast_model_gets_images_back(fast):
-    fast.MODEL.REC_ATTEND.TRAINING.MAX_MISSES = 3
     loader = build_train_loader(fast)
     assert isinstance(loader, StatePoolLoader)
-    assert (loader.slots, loader.max_steps, loader.max_misses) == (2, 10, 3)
+    assert (loader.slots, loader.max_steps, loader.max_misses) == (2, 10, 2)
     batches = iter(loader)
     first = list(next(batches))
     first[0]["state"].advance(torch.zeros(32, 48), hit=False, anything_left=False)

@@ -88,7 +88,7 @@ def test_every_visit_of_an_image_has_a_state_of_its_own():
 
 @pytest.mark.parametrize(
     ("slots", "max_misses", "message"),
-    [(0, 2, r"at least 1 slot, got 0 \(SOLVER.IMS_PER_BATCH\)"), (2, 0, r"MODEL.REC_ATTEND.TRAINING.MAX_MISSES is 0")],
+    [(0, 2, r"at least 1 slot, got 0 \(SOLVER.IMS_PER_BATCH\)"), (2, 0, r"after 0 misses; give at least 1")],
 )
 def test_bad_settings_are_refused(slots: int, max_misses: int, message: str):
     with pytest.raises(ValueError, match=message):

@@ -6,13 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rec_attend_d2.layers.step_norm import (
-    STEP_NORM_REGISTRY,
-    NoNorm,
-    PerStepBatchNorm,
-    SharedBatchNorm,
-    StepGroupNorm,
-)
+from rec_attend_d2.layers.step_norm import NoNorm, PerStepBatchNorm, SharedBatchNorm
 
 STEPS, CHANNELS = 3, 4
 
@@ -30,14 +24,6 @@ def perturbed(norm: PerStepBatchNorm) -> PerStepBatchNorm:
         norm.weight += 0.3 * torch.randn(norm.weight.shape, generator=generator)
         norm.bias += torch.randn(norm.bias.shape, generator=generator)
     return norm
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("per_step", PerStepBatchNorm), ("shared", SharedBatchNorm), ("group", StepGroupNorm), ("none", NoNorm)],
-)
-def test_names(name: str, kind: type):
-    assert STEP_NORM_REGISTRY.get(name) is kind
 
 
 @pytest.mark.parametrize("step", range(STEPS))
@@ -128,35 +114,6 @@ def test_shared_statistics_move_by_a_tenth_in_all_steps_together():
         norm(x, step)
     np.testing.assert_allclose(norm.running_mean[0].numpy(), 0.1 * x.numpy().mean((0, 2, 3)), rtol=1e-4)
     np.testing.assert_allclose(norm.running_var[0].numpy(), 0.9 + 0.1 * x.numpy().var((0, 2, 3)), rtol=1e-4)
-
-
-@pytest.mark.parametrize(("channels", "groups"), [(16, 8), (12, 4), (6, 2), (3, 1)])
-def test_group_norm_normalises_groups_of_channels_of_an_image(channels: int, groups: int):
-    norm = StepGroupNorm(channels, STEPS)
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        norm.weight += torch.randn(channels, generator=generator)
-        norm.bias += torch.randn(channels, generator=generator)
-    x = torch.randn(2, channels, 5, 6, generator=generator) * 3 + torch.arange(channels).view(-1, 1, 1)
-
-    values = x.numpy().astype(np.float64).reshape(2, groups, -1)
-    normalised = (values - values.mean(2, keepdims=True)) / np.sqrt(values.var(2, keepdims=True) + 1e-5)
-    weight, bias = (parameter.detach().numpy()[:, None, None] for parameter in (norm.weight, norm.bias))
-    expected = normalised.reshape(x.shape) * weight + bias
-    np.testing.assert_allclose(norm(x, 0).detach().numpy(), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_group_norm_knows_neither_step_nor_mode_nor_other_images():
-    norm = StepGroupNorm(CHANNELS, STEPS)
-    x = images()
-    first = norm(x, 0)
-    assert torch.equal(norm(x, STEPS + 5), first)
-    assert torch.equal(norm.eval()(x, 1), first)
-    torch.testing.assert_close(norm(x[1:], 0), first[1:])
-    assert {name: tuple(value.shape) for name, value in norm.state_dict().items()} == {
-        "weight": (CHANNELS,),
-        "bias": (CHANNELS,),
-    }
 
 
 def test_no_norm_has_no_parameters_and_returns_its_input():

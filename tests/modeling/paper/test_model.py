@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rec_attend_d2.modeling import MaskSequence, RecAttend, Targets
-from rec_attend_d2.modeling.memory import MaxMemory
-from rec_attend_d2.modeling.step_types import ExtraMaps
+from rec_attend_d2.modeling import RecAttend
+from rec_attend_d2.modeling.paper.sequence import StepSequence
+from rec_attend_d2.modeling.paper.targets import Targets
+from rec_attend_d2.modeling.steps import ExtraMaps, Feeder, StepInputs
 
 B, T, H, W = 2, 3, 32, 48
 LOSSES = {"loss_mask", "loss_box", "loss_score", "loss_weight_decay"}
@@ -25,9 +26,9 @@ OPTIONS = {
     "learned filters": {"ATTENTION.FILTER_VARIANCE": "learned", "ATTENTION.LEARN_GAINS": True},
     "unit filters": {"ATTENTION.FILTER_VARIANCE": "unit", "BOX_PROPOSER.SQUASH": True, "NORM": "shared"},
     "no norm": {"NORM": "none", "INIT": "truncated_normal", "LOSS.BOX_OVERLAP": "corners"},
-    "no overwrite": {"MEMORY.NAME": "NoOverwriteMemory", "LOSS.MASK": "bce", "LOSS.BOX": "bce"},
+    "no overwrite": {"NO_OVERWRITE": True, "LOSS.MASK": "bce", "LOSS.BOX": "bce"},
     "coverage": {"LOSS.MASK": "weighted_coverage", "LOSS.BOX": "weighted_coverage"},
-    "fixed order": {"LOSS.MATCHER": "FixedOrderMatcher"},
+    "fixed order": {"LOSS.MATCHER": "in_order"},
     "mse": {"LOSS.BOX": "mse", "SCHEDULED_SAMPLING.TRUTH_CHOICE": "any", "ATTENTION.LEARN_GAINS": True},
     "huber": {"LOSS.BOX": "huber", "LOSS.BOX_OVERLAP": "corners", "SCHEDULED_SAMPLING.ENABLED": False},
     "box mlp": {"BOX_PROPOSER.BOX_MLP_DIMS": [10], "BOX_PROPOSER.GLIMPSE_MLP_LAYERS": 1, "NORM": "shared"},
@@ -89,16 +90,15 @@ def test_a_batch_without_objects_has_no_mask_and_box_loss(make_model, make_batch
     assert losses["loss_mask"] == losses["loss_box"] == 0
 
 
-def test_more_steps_than_objects_teach_the_rest_to_stop(make_model, make_batch):
+def test_more_steps_than_objects_teach_the_rest_to_stop(make_model, make_batch, run_steps):
     model = make_model({"LOSS.WEIGHT_DECAY": 0.0})
     batch = make_batch([1, 1])
-    images = model.preprocess_image(batch)
-    sequence = model.unroll(images, None, targets_of(model, batch))
-    sequence.scores.retain_grad()
+    sequence = run_steps(model, batch, truth=True)
+    sequence.steps.score.retain_grad()
     model.compute_losses(sequence, targets_of(model, batch)).losses["loss_score"].backward()
     # Gradient descent raises the score of the first step, unless a later one is the highest; the rest only falls.
-    assert (sequence.scores.grad[:, 1:] >= 0).all()
-    assert (sequence.scores.grad[:, 1:].sum(1) > 0).all()
+    assert (sequence.steps.score.grad[:, 1:] >= 0).all()
+    assert (sequence.steps.score.grad[:, 1:].sum(1) > 0).all()
 
 
 def test_a_few_steps_of_training_lower_the_loss(make_model, make_batch):
@@ -117,55 +117,54 @@ def test_a_few_steps_of_training_lower_the_loss(make_model, make_batch):
 # ---------------------------------------------------------------- the unroll
 
 
-def check_shapes(sequence: MaskSequence, channels: int) -> None:
-    shapes = {
-        "scores": (B, T),
-        "memories": (B, T, H, W),
-        "box_maps": (B, T, H, W),
-        "masks": (B, T, H, W),
-        "patches": (B, T, channels, 16, 24),
-        "patch_masks": (B, T, 16, 24),
-        "centers": (B, T, 2),
-        "sizes": (B, T, 2),
-        "glimpse_maps": (B, T, 5, 4, 6),
-    }
-    assert {name: tuple(getattr(sequence, name).shape) for name in shapes} == shapes
-    assert sequence.class_probabilities is None
-    assert sequence.used_boxes.center.shape == sequence.used_boxes.size.shape == (B, T, 2)
-    proposals = sequence.proposals
-    assert proposals.hidden.shape == (B, T, 8)
+def check_shapes(sequence: StepSequence, channels: int) -> None:
+    steps, proposal = sequence.steps, sequence.steps.proposal
+    shapes = [
+        (steps.score, (B, T)),
+        (steps.memory, (B, T, H, W)),
+        (sequence.box_maps, (B, T, H, W)),
+        (sequence.masks, (B, T, H, W)),
+        (steps.cut.patch, (B, T, channels, 16, 24)),
+        (steps.cut.patch_mask, (B, T, 16, 24)),
+        (steps.scan.glimpse_maps, (B, T, 5, 4, 6)),
+        (steps.where.boxes.center, (B, T, 2)),
+        (steps.where.boxes.size, (B, T, 2)),
+        (proposal.hidden, (B, T, 8)),
+    ]
     for name in ("center_normalized", "log_size", "learned_log_variance"):
-        assert getattr(proposals, name).shape == (B, T, 2)
+        shapes.append((getattr(proposal, name), (B, T, 2)))
     for name in ("learned_patch_log_gain", "learned_mask_log_gain", "box_map_log_gain"):
-        assert getattr(proposals, name).shape == (B, T)
+        shapes.append((getattr(proposal, name), (B, T)))
+    for tensor, shape in shapes:
+        assert tensor.shape == shape
+    assert steps.class_probabilities is None
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("overrides", "channels"), [({}, 4), (GIVEN_MAPS, 12)], ids=["image", "maps"])
-def test_shapes_and_ranges_of_a_sequence(make_model, make_batch, overrides: dict, channels: int, training: bool):
+def test_shapes_and_ranges_of_a_sequence(make_model, make_batch, run_steps, overrides: dict, channels: int, training: bool):
     model, batch = make_model(overrides).train(training), batch_for(make_batch, overrides, [2, 1])
-    images = model.preprocess_image(batch)
-    sequence = model.unroll(images, model.preprocessor(images, batch), targets_of(model, batch))
+    sequence = run_steps(model, batch, truth=True)
     check_shapes(sequence, channels)
-    for maps in (sequence.masks, sequence.box_maps, sequence.scores):
+    for maps in (sequence.masks, sequence.box_maps, sequence.steps.score):
         assert ((maps > 0) & (maps < 1)).all()
-    assert (sequence.patch_masks >= 0).all()
-    np.testing.assert_allclose(sequence.glimpse_maps.detach().sum((3, 4)).numpy(), 1, rtol=1e-4)
-    assert (sequence.memories[:, 0] == 0).all()
+    assert (sequence.steps.cut.patch_mask >= 0).all()
+    np.testing.assert_allclose(sequence.steps.scan.glimpse_maps.detach().sum((3, 4)).numpy(), 1, rtol=1e-4)
+    assert (sequence.steps.memory[:, 0] == 0).all()
 
 
-@pytest.mark.parametrize("memory", ["MaxMemory", "NoOverwriteMemory"])
-def test_memory_never_forgets_and_holds_what_was_claimed(make_model, make_batch, memory: str):
-    model = make_model({"MEMORY.NAME": memory})
-    sequence = warmed_up(model, make_batch([2, 1])).unroll(model.preprocess_image(make_batch([2, 1])))
-    assert (sequence.memories[:, 1:] >= sequence.memories[:, :-1]).all()
+@pytest.mark.parametrize("no_overwrite", [False, True])
+def test_memory_never_forgets_and_holds_what_was_claimed(make_model, make_batch, run_steps, no_overwrite: bool):
+    model = make_model({"NO_OVERWRITE": no_overwrite})
+    sequence = run_steps(warmed_up(model, make_batch([2, 1])), make_batch([2, 1]))
+    assert (sequence.steps.memory[:, 1:] >= sequence.steps.memory[:, :-1]).all()
     for t in range(1, T):
-        torch.testing.assert_close(sequence.memories[:, t], sequence.masks[:, :t].amax(1))
+        torch.testing.assert_close(sequence.steps.memory[:, t], sequence.masks[:, :t].amax(1))
 
 
-@pytest.mark.parametrize("memory", ["MaxMemory", "NoOverwriteMemory"])
-def test_no_gradient_flows_through_memory(make_model, make_batch, memory: str):
-    model, batch = make_model({"MEMORY.NAME": memory}), make_batch([2, 1])
+@pytest.mark.parametrize("no_overwrite", [False, True])
+def test_no_gradient_flows_through_memory(make_model, make_batch, run_steps, no_overwrite: bool):
+    model, batch = make_model({"NO_OVERWRITE": no_overwrite}), make_batch([2, 1])
     pasted, paste = [], model.attention.paste
 
     def recorded_paste(*arguments) -> Tensor:
@@ -173,106 +172,99 @@ def test_no_gradient_flows_through_memory(make_model, make_batch, memory: str):
         return pasted[-1]
 
     model.attention.paste = recorded_paste
-    sequence = model.unroll(model.preprocess_image(batch))
-    assert not sequence.memories.requires_grad
-    later = sequence.masks[:, 1:].sum() + sequence.scores[:, 1:].sum()
+    sequence = run_steps(model, batch)
+    assert not sequence.steps.memory.requires_grad
+    later = sequence.masks[:, 1:].sum() + sequence.steps.score[:, 1:].sum()
     first, second, _ = torch.autograd.grad(later, pasted)
     assert (first == 0).all()
     assert (second != 0).any()
 
 
 def test_no_overwrite_masks_keep_out_of_what_is_claimed(make_model, make_batch):
-    class ScriptedMemory(MaxMemory):
-        def initial(self, images: Tensor) -> Tensor:
-            claimed = super().initial(images)
-            claimed[:, :, :20] = 1.0
-            claimed[:, :, 20:30] = 0.5
-            return claimed
-
-    model = make_model({"MEMORY.NAME": "NoOverwriteMemory"}).eval()
-    images = model.preprocess_image(make_batch([2, 1]))
-    model.memory.initial = ScriptedMemory().initial
-    hidden = model.unroll(images)
-    model.memory.visible = lambda mask, memory: mask
-    full = model.unroll(images)
-    assert (hidden.masks[..., :20] == 0).all()
-    torch.testing.assert_close(hidden.masks[:, 0, :, 20:30], full.masks[:, 0, :, 20:30] / 2)
-    torch.testing.assert_close(hidden.masks[:, 0, :, 30:], full.masks[:, 0, :, 30:])
+    model = make_model({"NO_OVERWRITE": True}).eval()
+    inputs = model.first_inputs(make_batch([2, 1]))
+    inputs.memory[:, :, :20], inputs.memory[:, :, 20:30] = 1.0, 0.5
+    hidden = model.step(inputs, Feeder()).cut.mask
+    model.no_overwrite = False
+    full = model.step(inputs, Feeder()).cut.mask
+    assert (hidden[..., :20] == 0).all()
+    torch.testing.assert_close(hidden[..., 20:30], full[..., 20:30] / 2)
+    torch.testing.assert_close(hidden[..., 30:], full[..., 30:])
 
 
 @pytest.mark.parametrize("truth", [True, False])
-def test_patches_and_masks_are_extracted_and_pasted_at_the_used_boxes(make_model, make_batch, truth: bool):
+def test_patches_and_masks_are_extracted_and_pasted_at_the_used_boxes(make_model, make_batch, run_steps, truth: bool):
     model, batch = make_model({"SCHEDULED_SAMPLING.BOX_OFFSET": 10**9}).train(truth), make_batch([3, 3])
     images = model.preprocess_image(batch)
-    sequence = model.unroll(images, None, targets_of(model, batch))
-    assert torch.allclose(sequence.used_boxes.size, sequence.sizes) != truth
+    sequence = run_steps(model, batch, truth=True)
+    assert torch.allclose(sequence.steps.where.boxes.size, sequence.steps.proposal.boxes.size) != truth
     for b in range(B):
         for t in range(T):
             filters = []
             for axis, (length, patch) in enumerate(((H, 16), (W, 24))):
-                center = sequence.used_boxes.center[b, t, axis].item()
-                size = sequence.used_boxes.size[b, t, axis].item()
+                center = sequence.steps.where.boxes.center[b, t, axis].item()
+                size = sequence.steps.where.boxes.size[b, t, axis].item()
                 means = center + (size + 1) / patch * (np.arange(patch) - (patch - 1) / 2)
                 distance = np.arange(length)[:, None] - means[None]
-                variance = sequence.sizes[b, t, axis].item() / patch  # of the proposed box, also at a true one
+                variance = sequence.steps.proposal.boxes.size[b, t, axis].item() / patch  # of the proposed box, also at a true one
                 filters.append(np.exp(-(distance**2) / (2 * variance)) / np.sqrt(2 * np.pi * variance))
             for channel in range(3):
                 patch = filters[0].T @ images[b, channel].numpy() @ filters[1]
-                np.testing.assert_allclose(sequence.patches[b, t, channel].detach().numpy(), patch, rtol=1e-3)
-            memory_patch = filters[0].T @ sequence.memories[b, t].numpy() @ filters[1]
-            np.testing.assert_allclose(sequence.patches[b, t, 3].detach().numpy(), memory_patch, rtol=1e-3, atol=1e-6)
-            pasted = filters[0] @ sequence.patch_masks[b, t].detach().numpy() @ filters[1].T
+                np.testing.assert_allclose(sequence.steps.cut.patch[b, t, channel].detach().numpy(), patch, rtol=1e-3)
+            memory_patch = filters[0].T @ sequence.steps.memory[b, t].numpy() @ filters[1]
+            np.testing.assert_allclose(sequence.steps.cut.patch[b, t, 3].detach().numpy(), memory_patch, rtol=1e-3, atol=1e-6)
+            pasted = filters[0] @ sequence.steps.cut.patch_mask[b, t].detach().numpy() @ filters[1].T
             expected = 1 / (1 + np.exp(5 - np.exp(2) * pasted))
             np.testing.assert_allclose(sequence.masks[b, t].detach().numpy(), expected, rtol=1e-3)
 
 
 @pytest.mark.parametrize("overrides", [{}, GIVEN_MAPS], ids=["image", "maps"])
-def test_reordering_the_batch_reorders_the_outputs(make_model, make_batch, overrides: dict):
+def test_reordering_the_batch_reorders_the_outputs(make_model, make_batch, run_steps, overrides: dict):
     batch = batch_for(make_batch, overrides, [2, 1, 3])
     model = warmed_up(make_model(overrides), batch)
     order = [2, 0, 1]
 
-    def run(entries: list[dict]) -> MaskSequence:
-        images = model.preprocess_image(entries)
-        return model.unroll(images, model.preprocessor(images, entries))
+    def run(entries: list[dict]) -> list[Tensor]:
+        sequence = run_steps(model, entries)
+        steps = sequence.steps
+        boxes = [steps.proposal.boxes.center, steps.proposal.boxes.size, sequence.box_maps]
+        return [sequence.masks, steps.score, steps.memory, steps.cut.patch, steps.scan.glimpse_maps, *boxes]
 
-    straight, reordered = run(batch), run([batch[i] for i in order])
-    for name in ("masks", "scores", "box_maps", "memories", "patches", "centers", "sizes", "glimpse_maps"):
-        torch.testing.assert_close(getattr(reordered, name), getattr(straight, name)[order], rtol=1e-4, atol=1e-5)
+    for reordered, straight in zip(run([batch[i] for i in order]), run(batch), strict=True):
+        torch.testing.assert_close(reordered, straight[order], rtol=1e-4, atol=1e-5)
 
 
-def test_evaluation_is_deterministic_ignores_targets_and_changes_nothing(make_model, make_batch):
+def test_evaluation_is_deterministic_ignores_targets_and_changes_nothing(make_model, make_batch, run_steps):
     batch = make_batch([2, 1])
     model = warmed_up(make_model({"SCHEDULED_SAMPLING.MASK_OFFSET": 10**9}), batch)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    images = model.preprocess_image(batch)
-    first, second = model.unroll(images), model.unroll(images, None, targets_of(model, batch))
-    assert torch.equal(first.masks, second.masks) and torch.equal(first.scores, second.scores)
+    first, second = run_steps(model, batch), run_steps(model, batch, truth=True)
+    assert torch.equal(first.masks, second.masks) and torch.equal(first.steps.score, second.steps.score)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_scheduled_sampling_feeds_true_masks_and_boxes_in_training(make_model, make_batch):
+def test_scheduled_sampling_feeds_true_masks_and_boxes_in_training(make_model, make_batch, run_steps):
     schedule = {"BOX_OFFSET": 10**9, "MASK_OFFSET": 10**9, "CENTER_NOISE": 0.0, "PADDING_NOISE": 0.0, "MASK_NOISE": 0.0}
     model = make_model({f"SCHEDULED_SAMPLING.{key}": value for key, value in schedule.items()})
     batch = make_batch([3, 3])
     targets = targets_of(model, batch)
-    sequence = model.unroll(model.preprocess_image(batch), None, targets)
+    sequence = run_steps(model, batch, truth=True)
     # After two steps memory holds two of the three true masks, and nothing else.
     for b in range(B):
-        taken = [(targets.masks[b, n] * sequence.memories[b, 2]).sum() > 0 for n in range(3)]
+        taken = [(targets.masks[b, n] * sequence.steps.memory[b, 2]).sum() > 0 for n in range(3)]
         assert sum(taken) == 2
-        assert torch.equal(sequence.memories[b, 2], targets.masks[b, torch.tensor(taken)].amax(0))
-        used = {tuple(size) for size in sequence.used_boxes.size[b].tolist()}
+        assert torch.equal(sequence.steps.memory[b, 2], targets.masks[b, torch.tensor(taken)].amax(0))
+        used = {tuple(size) for size in sequence.steps.where.boxes.size[b].tolist()}
         assert used == {tuple(size) for size in targets.boxes.size[b].tolist()}
-    assert not torch.allclose(sequence.sizes, sequence.used_boxes.size)
+    assert not torch.allclose(sequence.steps.proposal.boxes.size, sequence.steps.where.boxes.size)
 
 
-def test_the_iteration_of_the_schedule_decides(make_model, make_batch):
+def test_the_iteration_of_the_schedule_decides(make_model, make_batch, run_steps):
     model = make_model({"SCHEDULED_SAMPLING.MASK_OFFSET": 100, "SCHEDULED_SAMPLING.BOX_OFFSET": 100})
     batch = make_batch([3, 3])
     model.scheduled_sampling.iteration = 10**6
-    sequence = model.unroll(model.preprocess_image(batch), None, targets_of(model, batch))
-    assert torch.equal(sequence.used_boxes.size, sequence.sizes)
+    sequence = run_steps(model, batch, truth=True)
+    assert torch.equal(sequence.steps.where.boxes.size, sequence.steps.proposal.boxes.size)
 
 
 def test_steps_have_their_own_norm_and_share_all_else(make_model):
@@ -310,7 +302,7 @@ def test_the_loss_of_training_is_that_of_sampled_truth(make_model, make_batch):
 def test_unrolling_without_the_maps_the_config_names_is_refused(make_model, make_batch):
     model = make_model(GIVEN_MAPS).eval()
     with pytest.raises(ValueError, match="'angle'"):
-        model.unroll(model.preprocess_image(make_batch([1])), ExtraMaps())
+        model.step(StepInputs(model.preprocess_image(make_batch([1])), torch.zeros(1, H, W), ExtraMaps()), Feeder())
 
 
 @pytest.mark.parametrize("part", ["BOX_PROPOSER", "SEGMENTATION_HEAD"])
