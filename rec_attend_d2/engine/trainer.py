@@ -24,7 +24,15 @@ from .accumulation import accumulating, read_batches
 from .checkpointer import SafeCheckpointer
 from .early_stopping import EarlyStopping, TrainingStopped, read_patience
 from .ema import AverageHook, build_average, read_ema_decay
-from .hooks import PICTURES, MemoryHook, PicturesHook, ResumableBestCheckpointer, ScheduledSamplingHook, SeedHook, unwrap
+from .hooks import (
+    PICTURES,
+    MemoryHook,
+    PicturesHook,
+    ResumableBestCheckpointer,
+    ScheduledSamplingHook,
+    SeedHook,
+    unwrap,
+)
 from .optimization import build_lr_scheduler, build_optimizer
 from .validation import ValidationBatches, ValidationLossHook
 from .watchdog import WatchdogHook, explain_infinite_loss

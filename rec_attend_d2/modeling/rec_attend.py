@@ -85,7 +85,9 @@ class RecurrentAttention(ImageModel, ABC):
         score, class_probabilities = self.decide(proposal, cut)
         return Step(inputs.memory, scan, proposal, where, cut, score, class_probabilities)
 
-    def unroll(self, inputs: StepInputs, steps: int, feeder: Feeder, stop: bool = False) -> list[tuple[list[int], Step]]:
+    def unroll(
+        self, inputs: StepInputs, steps: int, feeder: Feeder, stop: bool = False
+    ) -> list[tuple[list[int], Step]]:
         """Step after step, each remembering the ones before it.
 
         Args:
@@ -166,7 +168,8 @@ class RecurrentAttention(ImageModel, ABC):
         found, extra = self.run(batched_inputs)
         rows = enumerate(zip(found, batched_inputs, strict=True))
         return [
-            {"instances": self.instances(steps, select(extra, slice(row, row + 1)), entry)} for row, (steps, entry) in rows
+            {"instances": self.instances(steps, select(extra, slice(row, row + 1)), entry)}
+            for row, (steps, entry) in rows
         ]
 
 

@@ -43,7 +43,16 @@ def make_step(image: list[int], claimed: list[bool], batch: int = 3) -> Step:
     cut = Cut(torch.rand(count, 4, 6))
     where = Where(proposal.image, boxes)
     score = torch.rand(count)
-    return Step(torch.rand(batch, 4, 6), Scan(torch.rand(batch, 1, 2, 3)), proposal, where, cut, score, None, torch.tensor(claimed))
+    return Step(
+        torch.rand(batch, 4, 6),
+        Scan(torch.rand(batch, 1, 2, 3)),
+        proposal,
+        where,
+        cut,
+        score,
+        None,
+        torch.tensor(claimed),
+    )
 
 
 def test_stacked_steps_have_time_as_second_axis_and_keep_what_is_none():

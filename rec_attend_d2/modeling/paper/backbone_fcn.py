@@ -10,8 +10,8 @@ from detectron2.modeling import Backbone, build_backbone, build_sem_seg_head
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .learned_maps import LearnedMaps
 from ..registries import PREPROCESSOR_REGISTRY
+from .learned_maps import LearnedMaps
 
 
 @PREPROCESSOR_REGISTRY.register()

@@ -26,9 +26,7 @@ _KEY = "MODEL.REC_ATTEND.BOX_PROPOSER"
 BOX_PARAMETERS = 9
 
 
-def decode_box_parameters(
-    parameters: Tensor, image_size: tuple[int, int], squash: bool, hidden: Tensor
-) -> BoxProposal:
+def decode_box_parameters(parameters: Tensor, image_size: tuple[int, int], squash: bool, hidden: Tensor) -> BoxProposal:
     """Turn the 9 numbers of the box head into a proposal.
 
     Args:

@@ -17,9 +17,9 @@ from ...layers.conv_stack import ConvStack, DeconvLayer, PlainDeconvLayer
 from ...layers.initialization import initialize
 from ...layers.step_norm import STEP_NORMS
 from ...registry import look_up
+from ..registries import PREPROCESSOR_REGISTRY
 from .inputs import check_conv_layers, feature_size
 from .learned_maps import LearnedMaps
-from ..registries import PREPROCESSOR_REGISTRY
 
 _KEY = "MODEL.REC_ATTEND.PREPROCESSOR"
 # Instead of the number of a skipped feature: the layer has none.

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...registry import look_up
-from .foreground_losses import FOREGROUND_LOSSES, MapTargets, angle_cross_entropy, map_statistics
 from ..image_model import ImageModel
+from .foreground_losses import FOREGROUND_LOSSES, MapTargets, angle_cross_entropy, map_statistics
 from .learned_maps import LearnedMaps
 from .losses import weight_decay_loss
 from .preprocessor import build_preprocessor

@@ -72,7 +72,9 @@ class PatchConvDeconvHead(nn.Module):
         make_norm = partial(norm_class, time_steps=time_steps)
         self.conv = ConvStack(in_channels, conv_channels, conv_pools, make_norm)
         skip_channels = [*reversed(conv_channels[:-1]), in_channels]
-        self.deconv = DeconvStack(conv_channels[-1], skip_channels, deconv_channels, deconv_strides(conv_pools), make_norm)
+        self.deconv = DeconvStack(
+            conv_channels[-1], skip_channels, deconv_channels, deconv_strides(conv_pools), make_norm
+        )
         initialize(self, initializer)
 
     @classmethod

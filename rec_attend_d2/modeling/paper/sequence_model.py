@@ -93,7 +93,9 @@ class SequenceModel(RecurrentAttention):
         step.claimed = step.score.detach() >= self.stop_threshold
         return torch.maximum(inputs.memory, feeder.claimed(step.cut.mask.detach(), inputs))
 
-    def unroll(self, inputs: StepInputs, steps: int, feeder: Feeder, stop: bool = False) -> list[tuple[list[int], Step]]:
+    def unroll(
+        self, inputs: StepInputs, steps: int, feeder: Feeder, stop: bool = False
+    ) -> list[tuple[list[int], Step]]:
         """See :meth:`RecurrentAttention.unroll`; at inference the norms of all steps are folded once."""
         with remembered_folds():
             return super().unroll(inputs, steps, feeder, stop)

@@ -142,7 +142,9 @@ def check_shapes(sequence: StepSequence, channels: int) -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("overrides", "channels"), [({}, 4), (GIVEN_MAPS, 12)], ids=["image", "maps"])
-def test_shapes_and_ranges_of_a_sequence(make_model, make_batch, run_steps, overrides: dict, channels: int, training: bool):
+def test_shapes_and_ranges_of_a_sequence(
+    make_model, make_batch, run_steps, overrides: dict, channels: int, training: bool
+):
     model, batch = make_model(overrides).train(training), batch_for(make_batch, overrides, [2, 1])
     sequence = run_steps(model, batch, truth=True)
     check_shapes(sequence, channels)
@@ -206,13 +208,17 @@ def test_patches_and_masks_are_extracted_and_pasted_at_the_used_boxes(make_model
                 size = sequence.steps.where.boxes.size[b, t, axis].item()
                 means = center + (size + 1) / patch * (np.arange(patch) - (patch - 1) / 2)
                 distance = np.arange(length)[:, None] - means[None]
-                variance = sequence.steps.proposal.boxes.size[b, t, axis].item() / patch  # of the proposed box, also at a true one
+                variance = (
+                    sequence.steps.proposal.boxes.size[b, t, axis].item() / patch
+                )  # of the proposed box, also at a true one
                 filters.append(np.exp(-(distance**2) / (2 * variance)) / np.sqrt(2 * np.pi * variance))
             for channel in range(3):
                 patch = filters[0].T @ images[b, channel].numpy() @ filters[1]
                 np.testing.assert_allclose(sequence.steps.cut.patch[b, t, channel].detach().numpy(), patch, rtol=1e-3)
             memory_patch = filters[0].T @ sequence.steps.memory[b, t].numpy() @ filters[1]
-            np.testing.assert_allclose(sequence.steps.cut.patch[b, t, 3].detach().numpy(), memory_patch, rtol=1e-3, atol=1e-6)
+            np.testing.assert_allclose(
+                sequence.steps.cut.patch[b, t, 3].detach().numpy(), memory_patch, rtol=1e-3, atol=1e-6
+            )
             pasted = filters[0] @ sequence.steps.cut.patch_mask[b, t].detach().numpy() @ filters[1].T
             expected = 1 / (1 + np.exp(5 - np.exp(2) * pasted))
             np.testing.assert_allclose(sequence.masks[b, t].detach().numpy(), expected, rtol=1e-3)
