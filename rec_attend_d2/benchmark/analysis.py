@@ -21,7 +21,8 @@ from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis, parameter_coun
 from fvcore.nn.jit_analysis import JitModelAnalysis
 from torch import Tensor, nn
 
-from ..modeling import RecurrentModel
+from ..modeling.paper.sequence_model import SequenceModel
+from ..modeling.steps import Feeder
 from .batches import synthetic_batch, usual_objects
 from .runs import Inference, build_random_model
 
@@ -81,13 +82,13 @@ def is_part(model: nn.Module, name: str, depth: int) -> bool:
 class _Unrolled(nn.Module):
     """All results of all time steps, so that the trace drops nothing as unused."""
 
-    def __init__(self, model: RecurrentModel):
+    def __init__(self, model: SequenceModel):
         super().__init__()
         self.model = model
 
     def forward(self, batched_inputs: list[dict]) -> list[Tensor]:
         """Tensors of the sequence."""
-        return list(_tensors(self.model.unroll_inputs(batched_inputs)))
+        return list(_tensors(self.model.sequence(self.model.first_inputs(batched_inputs), Feeder())))
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -108,8 +109,8 @@ def trace(model: nn.Module, batch: list[dict], analysis: type[JitModelAnalysis],
         analysis: what is counted.
         depth: names that a part may have.
     """
-    recurrent = isinstance(model, RecurrentModel)
-    network = _Unrolled(model) if isinstance(model, RecurrentModel) else model
+    recurrent = isinstance(model, SequenceModel)
+    network = _Unrolled(model) if isinstance(model, SequenceModel) else model
     with torch.no_grad(), warnings.catch_warnings():
         # Of the tracer: that values of Python are constants, as they should be.
         warnings.simplefilter("ignore")
@@ -143,7 +144,7 @@ def count_steps(
     Raises:
         ValueError: a recurrent model has fewer than two time steps.
     """
-    if not isinstance(model, RecurrentModel):
+    if not isinstance(model, SequenceModel):
         whole = trace(model, batch, analysis, depth)
         return step_counts(whole.parts, whole.parts), step_counts(whole.uncounted, whole.uncounted)
     before = model.time_steps
@@ -177,7 +178,7 @@ def analyze(cfg: CfgNode, tasks: list[str], steps: int | None, depth: int) -> di
         ValueError: a setting is wrong, or there are no time steps to have ``steps`` of.
     """
     model = build_random_model(cfg).eval()
-    recurrent = isinstance(model, RecurrentModel)
+    recurrent = isinstance(model, SequenceModel)
     if steps is not None and not recurrent:
         raise ValueError(f"{type(model).__name__} has no time steps; leave out --steps.")
     count = (steps or cfg.MODEL.REC_ATTEND.TIME_STEPS) if recurrent else 1

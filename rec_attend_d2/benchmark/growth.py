@@ -27,7 +27,6 @@ def with_time_steps(cfg: CfgNode, steps: int) -> CfgNode:
     """The config with T = ``steps``, in training and at inference."""
     cfg = cfg.clone()
     cfg.MODEL.REC_ATTEND.TIME_STEPS = steps
-    cfg.MODEL.REC_ATTEND.TEST.MAX_STEPS = 0
     return cfg
 
 

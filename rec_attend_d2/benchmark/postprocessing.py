@@ -8,7 +8,7 @@ import torch
 from detectron2.config import CfgNode
 from torch.nn import functional as F
 
-from ..modeling.postprocessing import build_postprocessor
+from ..modeling.paper.postprocessing import StrongestInstance
 from .batches import random_masks
 from .timing import Timing, measure, stopwatch_for
 
@@ -43,27 +43,25 @@ def postprocessing_time(
     """
     if cfg.MODEL.META_ARCHITECTURE != "RecAttend":
         raise ValueError(
-            f"MODEL.META_ARCHITECTURE '{cfg.MODEL.META_ARCHITECTURE}' has no TEST.POSTPROCESSOR to time: leave "
+            f"MODEL.META_ARCHITECTURE '{cfg.MODEL.META_ARCHITECTURE}' has no post-processing of its own to time: leave "
             "--postprocessing out."
         )
     node, device = cfg.MODEL.REC_ATTEND, cfg.MODEL.DEVICE
-    postprocessor = build_postprocessor(cfg)
+    postprocessor = StrongestInstance(cfg)
     size = tuple(cfg.INPUT.IMAGE_SIZE)
     masks = soft_masks(size, objects, device)
     scores = torch.full((objects,), SCORE, device=device)
     torch.manual_seed(0)
-    foreground = classes = None
+    foreground = None
     if node.PREPROCESSOR.FOREGROUND_CLASSES == 1:
         foreground = torch.full((1, *size), SCORE, device=device)
     elif node.PREPROCESSOR.FOREGROUND_CLASSES > 1:
         # The background is unlikely everywhere, so that no instance is removed.
         foreground = torch.rand(node.PREPROCESSOR.FOREGROUND_CLASSES, *size, device=device)
         foreground[0] = 0
-    if node.NUM_CLASSES:
-        classes = torch.rand(objects, node.NUM_CLASSES, device=device)
     found = [0]
 
     def run() -> None:
-        found[0] = len(postprocessor(masks, scores, foreground, image_size, classes))
+        found[0] = len(postprocessor(masks, scores, foreground, image_size))
 
     return measure(run, stopwatch_for(device), repeats, warmup), found[0]

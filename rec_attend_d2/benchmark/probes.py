@@ -5,10 +5,10 @@ from typing import Any
 from detectron2.modeling import GeneralizedRCNN
 from torch import nn
 
-from ..modeling import RecAttend, RecAttendPreprocessor, RecurrentModel, training_modes
+from ..modeling import RecAttend, RecAttendPreprocessor
 from ..modeling.image_model import ImageModel
-from ..modeling.scheduled_sampling import SampledTruth
-from ..modeling.step_criterion import StepCriterion
+from ..modeling.paper.scheduled_sampling import SampledTruth
+from ..modeling.paper.sequence_model import SequenceModel
 from .phases import Probe
 from .runs import TrainingStep
 
@@ -19,7 +19,6 @@ GLIMPSES = "glimpses"
 ATTENTION = "attention"
 SEGMENTATION_HEAD = "segmentation head"
 STOP_SCORER = "stop scorer"
-CLASS_SCORER = "class scorer"
 MEMORY = "memory"
 TARGETS = "targets"
 SAMPLING = "scheduled sampling"
@@ -34,34 +33,28 @@ def _methods(phase: str, owner: Any, *names: str) -> list[Probe]:
     return [Probe(phase, owner, name) for name in names]
 
 
-def _recurrent_probes(model: RecurrentModel) -> list[Probe]:
+def _recurrent_probes(model: SequenceModel) -> list[Probe]:
     return [
         *_methods(PREPROCESSOR, model.preprocessor, "forward"),
         # What the proposer does besides: the glimpses of the LSTM, or the scores and boxes of all places.
         *_methods(GLIMPSES, model.box_proposer, "forward"),
         *_methods(CONTROL_CNN, model.box_proposer.control_cnn, "forward"),
-        *_methods(ATTENTION, model.attention, "window", "cut", "extract", "paste", "box_maps"),
-        *_methods(MEMORY, model.memory, "initial", "claimed", "visible", "update"),
+        *_methods(ATTENTION, model.attention, "window", "cut", "paste", "box_maps"),
+        *_methods(MEMORY, model, "remember"),
         *_methods(TARGETS, model, "extract_targets"),
         *_methods(SAMPLING, model.scheduled_sampling, "start"),
-        *_methods(SAMPLING, SampledTruth, "boxes", "claimed"),
+        *_methods(SAMPLING, SampledTruth, "where", "claimed"),
         *_methods(LOSSES, model, "compute_losses"),
-        *_methods(POSTPROCESSING, model, "_instances"),
+        *_methods(POSTPROCESSING, model, "instances"),
     ]
 
 
 def _full_model_probes(model: RecAttend) -> list[Probe]:
-    probes = [
+    return [
         *_methods(SEGMENTATION_HEAD, model.segmentation_head, "forward"),
         *_methods(STOP_SCORER, model.stop_scorer, "forward"),
+        *_methods(MATCHING, model.criterion, "matcher"),
     ]
-    if model.class_scorer is not None:
-        probes += _methods(CLASS_SCORER, model.class_scorer, "forward")
-    if isinstance(model.criterion, StepCriterion):
-        probes += _methods(MATCHING, training_modes, "assign_steps") + _methods(LOSSES, training_modes, "judge")
-    else:
-        probes += _methods(MATCHING, model.criterion, "matcher")
-    return probes
 
 
 def _map_probes(model: RecAttendPreprocessor) -> list[Probe]:
@@ -107,7 +100,7 @@ def model_probes(model: nn.Module) -> list[Probe]:
         return probes + _map_probes(model)
     if isinstance(model, RecAttend):
         return probes + _recurrent_probes(model) + _full_model_probes(model)
-    if isinstance(model, RecurrentModel):
+    if isinstance(model, SequenceModel):
         scorer = _methods(STOP_SCORER, model.box_scorer, "forward")
         return probes + _recurrent_probes(model) + scorer + _methods(MATCHING, model.criterion, "matcher")
     return [Probe(name, child, "forward") for name, child in model.named_children()]

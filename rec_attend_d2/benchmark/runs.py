@@ -19,7 +19,9 @@ from torch.optim import Optimizer
 from ..data.state_pool import ImageState
 from ..data.training import trains_on_a_pool
 from ..engine.optimization import build_optimizer
-from ..modeling import RecAttend, RecurrentModel
+from ..modeling import RecAttend
+from ..modeling.paper.sequence_model import SequenceModel
+from ..modeling.steps import Feeder
 from .batches import check_config, is_of_this_project, synthetic_batch, usual_objects
 
 SEED = 0
@@ -60,7 +62,7 @@ class TrainingStep:
         self.model = model
         self.batch = synthetic_batch(cfg, images, usual_objects(cfg))
         self._optimizer = _optimizer(cfg, model)
-        # In the training mode StatePool an image is usually on its way. The memories are those of the first step.
+        # In the fast model's training an image is usually on its way. The memories are those of the first step.
         self._states = [ImageState() for _ in self.batch] if trains_on_a_pool(cfg) else []
 
     def _next_batch(self) -> list[dict]:
@@ -119,8 +121,8 @@ class Unroll(Inference):
     def __call__(self) -> None:
         """Run the steps."""
         self.model.eval()
-        assert isinstance(self.model, RecurrentModel)
-        self.model.unroll_inputs(self.batch)
+        assert isinstance(self.model, SequenceModel)
+        self.model.sequence(self.model.first_inputs(self.batch), Feeder())
 
 
 class StepCounter:
@@ -139,13 +141,13 @@ class StepCounter:
         return int(self.taken)
 
 
-def _scorer(model: RecurrentModel) -> nn.Module:
+def _scorer(model: SequenceModel) -> nn.Module:
     scorer: Any = model.stop_scorer if isinstance(model, RecAttend) else model.box_scorer
     return scorer
 
 
 @contextmanager
-def known_scores(model: RecurrentModel, objects: int) -> Iterator[StepCounter]:
+def known_scores(model: SequenceModel, objects: int) -> Iterator[StepCounter]:
     """Let every image have ``objects`` objects: the first so many scores become 1, the others 0.
 
     The scorer computes as ever, only its result is replaced. Yields the number of steps of the last call.

@@ -17,7 +17,8 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from ..modeling import RecAttend, RecurrentModel
+from ..modeling import RecAttend
+from ..modeling.paper.sequence_model import SequenceModel
 from .batches import synthetic_batch, usual_objects
 from .compute import count_flops
 from .phases import Probe, profile
@@ -106,7 +107,7 @@ def _inference_runs(
 ) -> Iterator[tuple[str, Inference, int | None, bool, int]]:
     """Name, run, objects that the scores tell of (None: the model's own scores), early stop or not, steps expected."""
     batch = synthetic_batch(cfg, images, usual_objects(cfg))
-    if not isinstance(model, RecurrentModel):
+    if not isinstance(model, SequenceModel):
         yield INFERENCE, Inference(model, batch), None, False, 0
         return
     steps = model.max_steps if isinstance(model, RecAttend) else model.time_steps
@@ -128,13 +129,11 @@ def inference_rows(
         with ExitStack() as stack, torch.no_grad():
             counter = None
             if count is not None:
-                assert isinstance(model, RecurrentModel)
+                assert isinstance(model, SequenceModel)
                 counter = stack.enter_context(known_scores(model, count))
             if isinstance(model, RecAttend):
                 stack.enter_context(stopping(model, early))
-            # Compiled steps have no parts left whose time could be taken.
-            whole = isinstance(model, RecAttend) and model.compile_steps and not isinstance(run, Unroll)
-            row = _row(name, images, run, [] if whole else model_probes(model), cfg.MODEL.DEVICE, effort)
+            row = _row(name, images, run, model_probes(model), cfg.MODEL.DEVICE, effort)
         if counter is not None and expected:
             check_steps(model, counter.steps, expected, run)
             row["steps"] = expected
@@ -158,7 +157,7 @@ def growth_values(cfg: CfgNode, images: int, effort: Effort) -> dict[str, float]
     name, run, count, early, _ = next(_inference_runs(cfg, model, images, ()))
     with ExitStack() as stack:
         if count is not None:
-            assert isinstance(model, RecurrentModel)
+            assert isinstance(model, SequenceModel)
             stack.enter_context(known_scores(model, count))
         if isinstance(model, RecAttend):
             stack.enter_context(stopping(model, early))

@@ -61,7 +61,7 @@ class RecurrentAttention(ImageModel, ABC):
 
     @abstractmethod
     def look(self, inputs: StepInputs) -> tuple[Any, Scan]:
-        """Look at the image beside the memory: where something is unclaimed, and a box around it (:class:`Proposal`)."""
+        """Look at the image beside the memory: boxes around what is unclaimed, and what the look at all of it gave."""
 
     @abstractmethod
     def cut_out(self, inputs: StepInputs, proposal: Any, where: Where) -> Cut:
@@ -99,7 +99,7 @@ class RecurrentAttention(ImageModel, ABC):
         Returns:
             Each step, with the numbers of the images that took it.
         """
-        images, taken = list(range(len(inputs.image))), []
+        images, taken = list(range(len(inputs.image))), list[tuple[list[int], Step]]()
         while images and len(taken) < steps:
             step = self.step(inputs, feeder)
             taken.append((images, step))

@@ -27,7 +27,7 @@ def select(container: _Container, index: Any) -> _Container:
         return tuple(select(item, index) for item in value)  # type: ignore[return-value]
     if dataclasses.is_dataclass(value):
         fields = {field.name: select(getattr(value, field.name), index) for field in dataclasses.fields(value)}
-        return type(value)(**fields)  # type: ignore[operator, return-value]
+        return type(value)(**fields)  # type: ignore[operator, return-value, misc]
     return value
 
 
@@ -38,7 +38,7 @@ def stack_steps(steps: Sequence[_Container]) -> _Container:
     """
     first: Any = steps[0]
     if first is None:
-        return first
+        return steps[0]
     if isinstance(first, Tensor):
         return torch.stack(steps, dim=1)  # type: ignore[arg-type, return-value]
     names = [field.name for field in dataclasses.fields(first)]
@@ -176,11 +176,18 @@ class Step:
             return self
         # Numbers rather than a mask, for which every tensor would wait for the device.
         own, rows = (self.proposal.image == row).nonzero()[:, 0], slice(row, row + 1)
-        boxes = (self.proposal, self.where, self.cut, self.score, self.class_probabilities, self.claimed)
-        proposal, where, cut, score, class_probabilities, claimed = (select(values, own) for values in boxes)
-        proposal, where = (dataclasses.replace(x, image=torch.zeros_like(x.image)) for x in (proposal, where))
-        memory, scan = select(self.memory, rows), select(self.scan, rows)
-        return Step(memory, scan, proposal, where, cut, score, class_probabilities, claimed)
+        proposal, where = select(self.proposal, own), select(self.where, own)
+        first = torch.zeros_like(own)
+        return Step(
+            memory=self.memory[rows],
+            scan=select(self.scan, rows),
+            proposal=dataclasses.replace(proposal, image=first),
+            where=dataclasses.replace(where, image=first),
+            cut=select(self.cut, own),
+            score=self.score[own],
+            class_probabilities=select(self.class_probabilities, own),
+            claimed=select(self.claimed, own),
+        )
 
 
 class Feeder:

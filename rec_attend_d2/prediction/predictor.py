@@ -21,6 +21,7 @@ from ..config import load_config, use_available_device
 from ..data import RecAttendDatasetMapper
 from ..data.image_io import read_image, to_bgr
 from ..modeling import RecurrentAttention
+from ..modeling.steps import Step
 from ..visualization import seen_image
 
 PathLike = str | os.PathLike
@@ -127,14 +128,14 @@ class Predictor:
         return predictions
 
     @torch.no_grad()
-    def steps(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], BoxSequence]:
+    def steps(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[Step]]:
         """How the model goes through an image [H, W, 3] that :meth:`read` or :meth:`prepare` gave.
 
         Returns:
-            The image as the network sees it, uint8 RGB at INPUT.IMAGE_SIZE, and the steps (a batch of one).
+            The image as the network sees it, uint8 RGB at INPUT.IMAGE_SIZE, and the steps (each of a batch of one).
         """
         entry = self._entry(image)
-        return seen_image(entry), self.model.infer_inputs([entry])[0]
+        return seen_image(entry), self.model.run([entry])[0][0]
 
     def _entry(self, image: NDArray[np.uint8]) -> dict:
         return self._mapper.map_image(image)[0]

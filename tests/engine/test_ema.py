@@ -192,7 +192,7 @@ def test_pictures_show_the_average(run, cfg):
     for key, same in (("averaged", True), ("model", False)):
         model.load_state_dict(run.read()[key], strict=False)
         with torch.no_grad():
-            assert torch.equal(model.unroll_inputs([example]).scores, run.drawn[1]) is same
+            assert torch.equal(model.sequence(model.first_inputs([example]), Feeder()).steps.score, run.drawn[1]) is same
 
 
 def test_the_best_checkpoint_holds_the_average_that_was_evaluated(run, cfg):

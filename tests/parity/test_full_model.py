@@ -21,9 +21,9 @@ TRAIN_VALUES = {"full_kitti": 5e-4}
 # Adam turns rounding noise into steps: weights changed by 1e-6 of their value spread the fifth loss of full_leaf by 8 %
 # (standard deviation of 8 runs) and its second by 3 %.
 FIFTH_LOSS = {"full_leaf": 0.2}
-# In full_sampling_corners one value in front of a ReLU is -7.9e-7 in float64, and the original's rounding lifted it above
-# 0. The gradients of that step are so small that this one pixel makes up to 3 % of them; with the value above 0 they agree
-# to 6e-5. Deconv layer of the head, time step, and place [image, channel, y, x].
+# In full_sampling_corners one value in front of a ReLU is -7.9e-7 in float64, and the original's rounding lifted it
+# above 0. The gradients of that step are so small that this one pixel makes up to 3 % of them; with the value above 0
+# they agree to 6e-5. Deconv layer of the head, time step, and place [image, channel, y, x].
 LIFTED_ABOVE_ZERO = {"full_sampling_corners": (4, 4, (1, 2, 10, 14))}
 # The original's matching stops improving at about this total weight; ours is the optimum.
 MATCHING_SLACK = 1e-6

@@ -50,8 +50,8 @@ def _choose_any(overlap: Tensor, taken: Tensor, valid: Tensor) -> Tensor:
     return best / best.sum(1, keepdim=True)
 
 
-# Share of every slot [B, N] in a step's truth, of box overlaps [B, N], what was taken [B, N] in [0, 1] and what is valid
-# [B, N] bool; by the value of TRUTH_CHOICE.
+# Share of every slot [B, N] in a step's truth, of box overlaps [B, N], what was taken [B, N] in [0, 1] and what is
+# valid [B, N] bool; by the value of TRUTH_CHOICE.
 TruthChoice = Callable[[Tensor, Tensor, Tensor], Tensor]
 TRUTH_CHOICES: dict[str, TruthChoice] = {"unclaimed": _choose_unclaimed, "any": _choose_any}
 

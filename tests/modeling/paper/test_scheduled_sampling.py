@@ -326,8 +326,8 @@ def test_the_truth_is_chosen_by_the_overlap_of_the_config(
 ):
     cfg = tiny_cfg({"LOSS.BOX_OVERLAP": box_overlap, "SCHEDULED_SAMPLING.BOX_OFFSET": 10**9})
     targets = make_targets([3])
-    # At the corners of the second object, with a gain so low that its box map is the same everywhere, which overlaps the
-    # largest object most.
+    # At the corners of the second object, with a gain so low that its box map is the same everywhere, which overlaps
+    # the largest object most.
     proposal = make_proposal(
         targets.boxes.center[:, 1], targets.boxes.size[:, 1], box_map_log_gain=torch.tensor([-1e4])
     )
