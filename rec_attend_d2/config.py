@@ -182,8 +182,8 @@ def _add_unroll_config(node: CN) -> None:
     # Batch norm statistics and affine parameters of the paper's model: "per_step" (own ones for each time step, as the
     # original), "shared" (one set for all time steps) or "none".
     node.NORM = "per_step"
-    # Classes that the fast model tells apart; 0 = one kind of objects. The paper's model takes classes from the semantic
-    # maps of a preprocessor (FOREGROUND_CLASSES > 1).
+    # Classes that the fast model tells apart; 0 = one kind of objects. The paper's model takes classes from the
+    # semantic maps of a preprocessor (FOREGROUND_CLASSES > 1).
     node.NUM_CLASSES = 0
     # Initial weights of conv and linear layers: "kaiming", or "truncated_normal" (std 0.01, as the original code).
     node.INIT = "kaiming"
