@@ -38,7 +38,7 @@ from rec_attend_d2.checkpoint import load_weights
 from rec_attend_d2.config import load_config
 from rec_attend_d2.data import RecAttendDatasetMapper, register_datasets
 from rec_attend_d2.export import (
-    EXPORT_FORMAT_REGISTRY,
+    EXPORT_FORMATS,
     Comparison,
     ExportError,
     ExportFormat,
@@ -47,7 +47,7 @@ from rec_attend_d2.export import (
     compare,
     trace,
 )
-from rec_attend_d2.modeling import RecAttend
+from rec_attend_d2.modeling import RecurrentAttention
 
 # Images per comparison.
 BATCH = 4
@@ -57,7 +57,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, help="the config the weights were trained with")
-    parser.add_argument("--format", required=True, choices=sorted(name for name, _ in EXPORT_FORMAT_REGISTRY))
+    parser.add_argument("--format", required=True, choices=sorted(EXPORT_FORMATS))
     parser.add_argument("--output", required=True, type=Path, help="file to write: .pt2 or .onnx")
     parser.add_argument("--steps", type=int, help="number of steps, with --stop-loop the largest one")
     parser.add_argument("--stop-loop", action="store_true", help="stop when there is no object left")
@@ -71,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f"--images is {arguments.images}; give at least 1.")
     if not arguments.tolerance >= 0:
         parser.error(f"--tolerance is {arguments.tolerance}; give 0 or more.")
-    suffix = EXPORT_FORMAT_REGISTRY.get(arguments.format).suffix
+    suffix = EXPORT_FORMATS[arguments.format].suffix
     if arguments.output.suffix != suffix:
         parser.error(f"--output is {arguments.output}, but files of format {arguments.format} end with {suffix}.")
     return arguments
@@ -96,7 +96,7 @@ def image_records(arguments: argparse.Namespace, cfg: CfgNode) -> list[dict]:
     return [{"file_name": record["file_name"]} for record in records]
 
 
-def build_trained_model(cfg: CfgNode) -> RecAttend:
+def build_trained_model(cfg: CfgNode) -> RecurrentAttention:
     """The model with its weights. Raises ValueError or FileNotFoundError where they are missing or do not fit."""
     if not cfg.MODEL.WEIGHTS:
         raise ValueError("MODEL.WEIGHTS is empty: add 'MODEL.WEIGHTS file.pth' with trained weights to the command.")
@@ -105,7 +105,7 @@ def build_trained_model(cfg: CfgNode) -> RecAttend:
     return model.eval()
 
 
-def batches(model: RecAttend, records: list[dict], cfg: CfgNode) -> Iterator[Tensor]:
+def batches(model: RecurrentAttention, records: list[dict], cfg: CfgNode) -> Iterator[Tensor]:
     """Network inputs: the first image alone, then batches, so that several numbers of images are tried."""
     mapper = RecAttendDatasetMapper(cfg, is_train=False)
     starts = [0, *range(1, len(records), BATCH)]
@@ -115,15 +115,13 @@ def batches(model: RecAttend, records: list[dict], cfg: CfgNode) -> Iterator[Ten
 
 def export_and_compare(arguments: argparse.Namespace) -> Comparison:
     """Write the file, read it back and run it beside the original."""
-    form: ExportFormat = EXPORT_FORMAT_REGISTRY.get(arguments.format)
+    form: ExportFormat = EXPORT_FORMATS[arguments.format]
     form.check()
     cfg = load_config(arguments.config_file, arguments.opts)
     records = image_records(arguments, cfg)
     model = build_trained_model(cfg)
-    if arguments.stop_loop:
-        module: StopLoopModel | UnrolledModel = StopLoopModel(model, arguments.steps)
-    else:
-        module = UnrolledModel(model, arguments.steps)
+    steps = cfg.MODEL.REC_ATTEND.TIME_STEPS if arguments.steps is None else arguments.steps
+    module: StopLoopModel | UnrolledModel = (StopLoopModel if arguments.stop_loop else UnrolledModel)(model, steps)
     program = trace(module, next(batches(model, records, cfg)))
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     form.save(program, arguments.output)

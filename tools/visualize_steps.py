@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Pictures of how a trained model goes through images, one object after another.
+"""Pictures of how a trained model goes through images, step by step or glance by glance.
 
     python tools/visualize_steps.py --config-file configs/Nuclei/stage_c.yaml --output pictures \
         [--dataset nuclei_val] [--images 4] MODEL.WEIGHTS model_final.pth [KEY VALUE ...]
 
-For every image NAME it writes NAME_steps.png (a column per time step), NAME_steps.gif (a frame per time step) and
+For every image NAME it writes NAME_steps.png (a column per step), NAME_steps.gif (a frame per step) and
 NAME_instances.png (the result at the image's own size, beside the truth where the data set has annotations).
 """
 
@@ -22,15 +22,9 @@ from rec_attend_d2.checkpoint import load_weights
 from rec_attend_d2.config import load_config
 from rec_attend_d2.data import RecAttendDatasetMapper, register_datasets
 from rec_attend_d2.data.image_io import read_image
-from rec_attend_d2.modeling import RecurrentModel
+from rec_attend_d2.modeling import RecurrentAttention
 from rec_attend_d2.prediction import distinct_names
-from rec_attend_d2.visualization import (
-    draw_instances,
-    save_steps,
-    seen_image,
-    side_by_side,
-    true_instances,
-)
+from rec_attend_d2.visualization import draw_instances, save_steps, side_by_side, trace, true_instances
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -61,11 +55,10 @@ def configure(arguments: argparse.Namespace) -> CfgNode:
 
 
 @torch.no_grad()
-def draw_record(model: RecurrentModel, record: dict, cfg: CfgNode, prefix: Path) -> None:
+def draw_record(model: RecurrentAttention, record: dict, cfg: CfgNode, prefix: Path) -> None:
     """Write the three pictures of one image; their paths start with ``prefix``."""
     entry = RecAttendDatasetMapper(cfg, is_train=False)(record)
-    threshold = cfg.MODEL.REC_ATTEND.TEST.SCORE_THRESHOLD
-    save_steps(prefix, seen_image(entry), model.infer_inputs([entry])[0], threshold)
+    save_steps(prefix, trace(model, entry))
 
     original = read_image(record["file_name"], cfg.INPUT.CONTRAST_PERCENTILES)[:, :, ::-1]
     results = {"found": draw_instances(original, model([entry])[0]["instances"])}

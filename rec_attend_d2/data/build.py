@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from .dataset_mapper import RecAttendDatasetMapper
 from .datasets.coco_files import register_coco_files
 from .image_stream import ImageStream, StreamLoader
-from .state_pool import MAX_MISSES, StatePoolLoader
+from .state_pool import StatePoolLoader
 from .training import trains_on_a_pool
 
 
@@ -49,8 +49,7 @@ def build_train_loader(cfg: CfgNode) -> StreamLoader | StatePoolLoader:
     if not trains_on_a_pool(cfg):
         return StreamLoader(stream)
     slots = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
-    node = cfg.MODEL.REC_ATTEND
-    return StatePoolLoader(stream, slots, 2 * node.TIME_STEPS, MAX_MISSES, cfg.SOLVER.ACCUMULATE)
+    return StatePoolLoader(stream, slots, cfg.SOLVER.ACCUMULATE)
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from .image_stream import ORIGIN, ImageStream, restore_stream
 
-# An image makes room for another once so many training steps missed what was left of it. At inference the model would
-# have stopped by then.
-MAX_MISSES = 2
+# An image that the model never stops at gives up its slot after so many glances.
+MAX_GLANCES = 20
 
 
 @dataclass
@@ -20,28 +19,19 @@ class ImageState:
 
     Attributes:
         memory: what has been claimed of it; None of a new image.
-        steps: training steps so far.
-        misses: those of them that found no unclaimed object although there was one.
-        finished: it was trained with nothing left to claim.
+        glances: training steps so far.
+        finished: the last one claimed nothing, which is where inference stops.
     """
 
     memory: Tensor | None = None
-    steps: int = 0
-    misses: int = 0
+    glances: int = 0
     finished: bool = False
 
-    def advance(self, memory: Tensor, hit: bool, anything_left: bool) -> None:
-        """Note a training step.
-
-        Args:
-            memory: after the step.
-            hit: the step found an unclaimed object.
-            anything_left: there was one.
-        """
+    def advance(self, memory: Tensor, claimed: bool) -> None:
+        """Note a training step: the memory after it, and whether it claimed anything."""
         self.memory = memory
-        self.steps += 1
-        self.misses += anything_left and not hit
-        self.finished = not anything_left
+        self.glances += 1
+        self.finished = not claimed
 
 
 class StatePoolLoader:
@@ -52,25 +42,18 @@ class StatePoolLoader:
     step (SOLVER.ACCUMULATE) are different images.
     """
 
-    def __init__(self, loader: Iterable[list[dict]], slots: int, max_steps: int, max_misses: int, pools: int = 1):
+    def __init__(self, loader: Iterable[list[dict]], slots: int, pools: int = 1):
         """
         Args:
             loader: endless loader of batches of dataset dicts, of any batch size; to save and load the state, an
                 :class:`.image_stream.ImageStream`.
             slots: images per batch.
-            max_steps: an image gives up its slot after so many iterations, finished or not.
-            max_misses: or after so many misses. At inference the model would have stopped by then; without this limit
-                images with an object that it cannot find fill the pool.
             pools: how many.
         """
         if slots < 1:
             raise ValueError(f"A pool needs at least 1 slot, got {slots} (SOLVER.IMS_PER_BATCH).")
-        if max_misses < 1:
-            raise ValueError(f"An image makes room for another after {max_misses} misses; give at least 1.")
         self.loader = loader
         self.slots = slots
-        self.max_steps = max_steps
-        self.max_misses = max_misses
         # The pool that comes next is the first.
         self._pools: deque[list[dict]] = deque([] for _ in range(pools))
         self._taken = 0
@@ -89,8 +72,9 @@ class StatePoolLoader:
             self._pools.append(pool)
             yield list(pool)
 
-    def _gives_up(self, state: ImageState) -> bool:
-        return state.finished or state.steps >= self.max_steps or state.misses >= self.max_misses
+    @staticmethod
+    def _gives_up(state: ImageState) -> bool:
+        return state.finished or state.glances >= MAX_GLANCES
 
     def state_dict(self) -> dict:
         """What a resumed training needs: which images this process has in its pools, and how far they have got."""

@@ -11,14 +11,12 @@ from detectron2.evaluation import inference_context
 from detectron2.utils import comm
 from torch import nn
 
-from ..modeling import RecAttendPreprocessor
+from ..modeling import RecAttendPreprocessor, RecurrentAttention
 from ..modeling.image_model import STATISTICS_PERIOD
-from ..modeling.paper.sequence_model import SequenceModel
-from ..modeling.steps import Feeder
 from ..process_memory import peak_memory
 from ..random_numbers import derive_seed, seed_all
 from ..visualization.maps import draw_maps
-from ..visualization.steps import draw_sequence, seen_image
+from ..visualization.steps import draw_steps, seen_image, trace
 
 
 def unwrap(model: nn.Module) -> Any:
@@ -100,9 +98,9 @@ class ResumableBestCheckpointer(BestCheckpointer):
         self.best_iter = state["best_iter"]
 
 
-def draw_steps(model: SequenceModel, example: dict) -> np.ndarray:
+def draw_trace(model: RecurrentAttention, example: dict) -> np.ndarray:
     """The steps of one image, RGB [h, w, 3]."""
-    return draw_sequence(seen_image(example), model.sequence(model.first_inputs([example]), Feeder()), 0)
+    return draw_steps(trace(model, example))
 
 
 def draw_predicted_maps(model: RecAttendPreprocessor, example: dict) -> np.ndarray:
@@ -113,7 +111,7 @@ def draw_predicted_maps(model: RecAttendPreprocessor, example: dict) -> np.ndarr
 
 # What is drawn of a kind of model, and its name in the event storage.
 PICTURES: dict[type[nn.Module], tuple[str, Callable[[Any, dict], np.ndarray]]] = {
-    SequenceModel: ("steps", draw_steps),
+    RecurrentAttention: ("steps", draw_trace),
     RecAttendPreprocessor: ("maps", draw_predicted_maps),
 }
 

@@ -1,12 +1,12 @@
 """Trained models as files that run without this package: see tools/export_model.py."""
 
 from .comparison import Comparison, compare
-from .formats import EXPORT_FORMAT_REGISTRY, ExportFormat, trace
+from .formats import EXPORT_FORMATS, ExportFormat, trace
 from .modules import ExportError, StopLoopModel, UnrolledModel
 
 __all__ = [
     "Comparison",
-    "EXPORT_FORMAT_REGISTRY",
+    "EXPORT_FORMATS",
     "ExportError",
     "ExportFormat",
     "StopLoopModel",

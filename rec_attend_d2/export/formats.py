@@ -6,16 +6,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from fvcore.common.registry import Registry
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
-from ..registry import register_as
 from .modules import ExportError
-
-EXPORT_FORMAT_REGISTRY = Registry("EXPORT_FORMAT")
-EXPORT_FORMAT_REGISTRY.__doc__ = """:class:`ExportFormat` by name."""
 
 # Images [B, 3, H, W] to outputs by name.
 Runner = Callable[[Tensor], dict[str, Tensor]]
@@ -70,9 +65,6 @@ def _load_torch(path: Path) -> Runner:
     return torch.export.load(path).module()
 
 
-register_as(EXPORT_FORMAT_REGISTRY, "torch_export")(ExportFormat(".pt2", lambda: None, _save_torch, _load_torch))
-
-
 def _check_onnx() -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
@@ -111,4 +103,8 @@ def _load_onnx(path: Path) -> Runner:
     return run
 
 
-register_as(EXPORT_FORMAT_REGISTRY, "onnx")(ExportFormat(".onnx", _check_onnx, _save_onnx, _load_onnx))
+# By the name that --format takes.
+EXPORT_FORMATS = {
+    "torch_export": ExportFormat(".pt2", lambda: None, _save_torch, _load_torch),
+    "onnx": ExportFormat(".onnx", _check_onnx, _save_onnx, _load_onnx),
+}

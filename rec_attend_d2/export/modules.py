@@ -1,4 +1,7 @@
-"""The full model with tensors in and tensors out, for a fixed number of steps or until no object is left.
+"""A model with tensors in and tensors out, for a fixed number of steps or until no object is left.
+
+The fast model is exported with one object per step (OBJECTS_PER_GLANCE 1), which finds the same objects: the number of
+objects in a glance, and with it every shape, would depend on the image.
 
 Shapes: `B` images, `T` steps, `K` classes, `H, W` network input (INPUT.IMAGE_SIZE).
 
@@ -13,17 +16,21 @@ this project's configs in [0, 1]), as :meth:`.ImageModel.preprocess_image` makes
 """
 
 import copy
+import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..layers.patches import paste_maps
 from ..layers.step_norm import PerStepBatchNorm, SharedBatchNorm
-from ..modeling import MaskSequence, RecAttend
-from ..modeling.inputs import StepInputs
-from ..modeling.preprocessor import GivenMaps
-from ..modeling.step_types import ExtraMaps, MaskStep
+from ..modeling import RecurrentAttention
+from ..modeling.fast import FastRecAttend
+from ..modeling.fast.claims import MASK_THRESHOLD
+from ..modeling.fast.targets import CLAIMED_SHARE, CLAIMED_VALUE
+from ..modeling.paper import RecAttend
+from ..modeling.paper.preprocessor import GivenMaps
+from ..modeling.steps import Feeder, Step, StepInputs
 from .folded_norm import fold_norms
 
 
@@ -31,7 +38,21 @@ class ExportError(ValueError):
     """This model cannot be exported, or not in this way."""
 
 
-def _check_steps(model: RecAttend, steps: int) -> None:
+class OneByOne(FastRecAttend):
+    """The fast model with one object per step and whole maps, so that no shape depends on the image."""
+
+    def remember(self, inputs: StepInputs, step: Step, feeder: Feeder) -> Tensor:
+        """As :meth:`FastRecAttend.remember`, and the step's soft mask [B, H, W]."""
+        assert step.cut.patch_mask is not None
+        logits, inside = paste_maps(step.cut.patch_mask.float(), step.where.boxes, inputs.image_size)
+        mask = step.cut.mask = torch.sigmoid(logits) * inside
+        own = mask > MASK_THRESHOLD
+        area, new = (pixels.sum((1, 2)) for pixels in (own, own & (inputs.memory <= CLAIMED_VALUE)))
+        step.claimed = (step.score >= self.stop_threshold) & (new > (1 - CLAIMED_SHARE) * area)
+        return torch.maximum(inputs.memory, mask * step.claimed[:, None, None])
+
+
+def _check_steps(model: RecurrentAttention, steps: int) -> None:
     if steps < 1:
         raise ExportError(f"A graph of {steps} steps finds nothing; give at least 1.")
     for module in model.modules():
@@ -45,10 +66,10 @@ def _check_steps(model: RecAttend, steps: int) -> None:
 
 
 def _check_exportable(model: nn.Module) -> None:
-    if not isinstance(model, RecAttend):
+    if not isinstance(model, RecAttend | FastRecAttend):
         raise ExportError(
-            f"MODEL.META_ARCHITECTURE is '{type(model).__name__}', but only the full model, 'RecAttend', is exported. "
-            "Give the config and weights of stage C or of the fast recipe."
+            f"MODEL.META_ARCHITECTURE is '{type(model).__name__}', but only models that cut out objects are exported, "
+            "'RecAttend' and 'FastRecAttend'. Give the config and weights of stage C or of a fast recipe."
         )
     if isinstance(model.preprocessor, GivenMaps):
         raise ExportError(
@@ -57,12 +78,13 @@ def _check_exportable(model: nn.Module) -> None:
         )
 
 
-def _copy_with_steps(model: nn.Module, steps: int) -> RecAttend:
-    """A copy that takes ``steps`` steps, in evaluation mode. Raises an ExportError where that is impossible."""
-    assert isinstance(model, RecAttend)
+def _exportable_copy(model: RecurrentAttention, steps: int) -> RecurrentAttention:
+    """A copy in evaluation mode that looks at one object per step. Raises an ExportError where that is impossible."""
     _check_steps(model, steps)
     own = copy.deepcopy(model).eval().requires_grad_(False)
-    own.time_steps = own.max_steps = steps
+    if isinstance(own, FastRecAttend):
+        own.box_proposer.objects_per_glance = 1
+        own.__class__ = OneByOne
     if hasattr(own.preprocessor, "cache_dir"):
         own.preprocessor.cache_dir = ""  # a graph reads no files
     return own
@@ -80,19 +102,19 @@ def _find_while_loop() -> Callable:
     return while_loop
 
 
-def _named(**outputs: Tensor | None) -> dict[str, Tensor]:
-    return {name: value for name, value in outputs.items() if value is not None}
+# What a step leaves behind, by the output's name.
+_OUTPUTS: dict[str, Callable[[Step], Tensor | None]] = {
+    "masks": lambda step: step.cut.mask,
+    "scores": lambda step: step.score,
+    "centers": lambda step: step.where.boxes.center,
+    "sizes": lambda step: step.where.boxes.size,
+    "class_probabilities": lambda step: step.class_probabilities,
+}
 
 
-def _sequence_outputs(sequence: MaskSequence, extra: ExtraMaps) -> dict[str, Tensor]:
-    return _named(
-        masks=sequence.masks,
-        scores=sequence.scores,
-        centers=sequence.centers,
-        sizes=sequence.sizes,
-        class_probabilities=sequence.class_probabilities,
-        foreground=extra.foreground,
-    )
+def _outputs(step: Step) -> dict[str, Tensor]:
+    values = {name: read(step) for name, read in _OUTPUTS.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 class _TensorModel(nn.Module):
@@ -102,14 +124,11 @@ class _TensorModel(nn.Module):
         steps: T.
     """
 
-    # Attribute of the model that says how many steps it takes.
-    _own_steps: str
-
-    def __init__(self, model: nn.Module, steps: int | None = None):
+    def __init__(self, model: nn.Module, steps: int):
         """
         Args:
-            model: a RecAttend.
-            steps: T; by default the model's.
+            model: a RecAttend or FastRecAttend.
+            steps: T.
 
         Raises:
             ExportError: another model, one that needs maps made of annotations, or a number of steps it has no norm
@@ -117,27 +136,34 @@ class _TensorModel(nn.Module):
         """
         super().__init__()
         _check_exportable(model)
-        self.steps: int = getattr(model, self._own_steps) if steps is None else steps
-        self.model = _copy_with_steps(model, self.steps)
+        assert isinstance(model, RecurrentAttention)
+        self.steps = steps
+        self.model = _exportable_copy(model, steps)
         # In a tuple so that its weights are no part of the graph.
         self._original = (copy.deepcopy(self.model),)
         fold_norms(self.model)
 
     @property
-    def original(self) -> RecAttend:
-        """The model as it was trained, for ``steps`` steps."""
+    def original(self) -> RecurrentAttention:
+        """The model as it was trained, one object per step."""
         return self._original[0]
+
+    @staticmethod
+    def _inputs(model: RecurrentAttention, images: Tensor) -> StepInputs:
+        return StepInputs(images, torch.zeros_like(images[:, 0]), model.preprocessor(images, []))
 
 
 class UnrolledModel(_TensorModel):
-    """Takes exactly ``steps`` steps, one after another in the graph; by default TIME_STEPS."""
+    """Takes exactly ``steps`` steps, one after another in the graph."""
 
-    _own_steps = "time_steps"
-
-    @staticmethod
-    def _run(model: RecAttend, images: Tensor) -> dict[str, Tensor]:
-        extra = model.preprocessor(images, [])
-        return _sequence_outputs(model.unroll(images, extra), extra)
+    def _run(self, model: RecurrentAttention, images: Tensor) -> dict[str, Tensor]:
+        inputs, steps = self._inputs(model, images), []
+        for number in range(self.steps):
+            step = model.step(dataclasses.replace(inputs, number=number), Feeder())
+            inputs.memory = model.remember(inputs, step, Feeder())
+            steps.append(_outputs(step))
+        outputs = {name: torch.stack([step[name] for step in steps], dim=1) for name in steps[0]}
+        return outputs if inputs.extra.foreground is None else {**outputs, "foreground": inputs.extra.foreground}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Outputs by name, see this file's head, for ``images`` [B, 3, H, W]."""
@@ -152,18 +178,16 @@ class UnrolledModel(_TensorModel):
 class StopLoopModel(_TensorModel):
     """A loop in the graph that ends when every image is done, at the latest after ``steps`` steps.
 
-    An image is done at its first score below TEST.SCORE_THRESHOLD; that score and those after it are 0. What would
-    have come after the last step of the batch is 0 too, and a further output ``steps`` (int64 []) is the number of
-    steps taken.
+    An image is done at its first step that claims nothing; that step's score and those after it are 0. What would have
+    come after the last step of the batch is 0 too, and a further output ``steps`` (int64 []) is the number of steps
+    taken.
     """
 
-    _own_steps = "max_steps"
-
-    def __init__(self, model: nn.Module, steps: int | None = None):
+    def __init__(self, model: nn.Module, steps: int):
         """
         Args:
-            model: a RecAttend that stops early.
-            steps: T, the largest number of steps; by default TEST.MAX_STEPS.
+            model: a RecAttend or FastRecAttend that stops early.
+            steps: T, the largest number of steps.
 
         Raises:
             ExportError: as :class:`UnrolledModel`; MODEL.REC_ATTEND.TEST.STOP_EARLY is False; this release of PyTorch
@@ -176,62 +200,56 @@ class StopLoopModel(_TensorModel):
             )
         self._while_loop = _find_while_loop()
 
-    def _written(self, result: MaskStep, going_on: Tensor) -> list[Tensor]:
-        """What a step leaves behind, in the order of :meth:`_empty`; [B, ...] each."""
-        boxes = result.proposal.boxes
-        values = [result.mask, result.score * going_on, boxes.center, boxes.size]
-        return values if result.class_probabilities is None else [*values, result.class_probabilities]
-
-    def _empty(self, images: Tensor) -> dict[str, Tensor]:
+    def _empty(self, model: RecurrentAttention, images: Tensor) -> dict[str, Tensor]:
         """Room for all steps, [B, T, ...] each."""
-        shapes: dict[str, Any] = {"masks": images.shape[2:], "scores": (), "centers": (2,), "sizes": (2,)}
-        if self.model.class_scorer is not None:
-            shapes["class_probabilities"] = (self.model.class_scorer.classes,)
+        shapes: dict[str, tuple[int, ...]] = {
+            "masks": tuple(images.shape[2:]),
+            "scores": (),
+            "centers": (2,),
+            "sizes": (2,),
+        }
+        scorer = getattr(model, "class_scorer", None)
+        if scorer is not None:
+            shapes["class_probabilities"] = (scorer.classes,)
         return {name: images.new_zeros(images.shape[0], self.steps, *shape) for name, shape in shapes.items()}
+
+    def _run(self, model: RecurrentAttention, images: Tensor, loop: Callable) -> dict[str, Tensor]:
+        first, slots = self._inputs(model, images), torch.arange(self.steps, device=images.device)
+
+        def goes_on(number: Tensor, going_on: Tensor, *_: Tensor) -> Tensor:
+            return (number < self.steps) & going_on.any()
+
+        def take_step(number: Tensor, going_on: Tensor, memory: Tensor, *sequences: Tensor) -> tuple[Tensor, ...]:
+            inputs = StepInputs(images, memory, first.extra, number)  # type: ignore[arg-type]
+            step = model.step(inputs, Feeder())
+            memory = model.remember(inputs, step, Feeder())
+            going_on = going_on & step.claimed
+            step.score = step.score * going_on
+            here = slots == number
+            filled = [
+                torch.where(here.view(-1, *[1] * (value.ndim - 1)), value[:, None], sequence)
+                for value, sequence in zip(_outputs(step).values(), sequences, strict=True)
+            ]
+            return number + 1, going_on, memory, *filled
+
+        empty = self._empty(model, images)
+        start = torch.zeros((), dtype=torch.int64, device=images.device)
+        going_on = torch.ones(images.shape[0], dtype=torch.bool, device=images.device)
+        taken, _, _, *sequences = loop(goes_on, take_step, (start, going_on, first.memory, *empty.values()))
+        outputs = {**dict(zip(empty, sequences, strict=True)), "steps": taken}
+        return outputs if first.extra.foreground is None else {**outputs, "foreground": first.extra.foreground}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Outputs by name, see this file's head, for ``images`` [B, 3, H, W]."""
-        model, steps = self.model, self.steps
-        extra = model.preprocessor(images, [])
-        slots = torch.arange(steps, device=images.device)
-
-        def goes_on(step: Tensor, going_on: Tensor, *_: Tensor) -> Tensor:
-            return (step < steps) & going_on.any()
-
-        def take_step(step: Tensor, going_on: Tensor, memory: Tensor, *sequences: Tensor) -> tuple[Tensor, ...]:
-            result = model.take_step(StepInputs(images, memory, extra), step)  # type: ignore[arg-type]
-            going_on = going_on & (result.score >= model.stop_threshold)
-            here = slots == step
-            filled = [
-                torch.where(here.view(-1, *[1] * (value.ndim - 1)), value[:, None], sequence)
-                for value, sequence in zip(self._written(result, going_on), sequences, strict=True)
-            ]
-            return step + 1, going_on, model.memory.update(memory, result.mask, extra), *filled
-
-        empty = self._empty(images)
-        start = torch.zeros((), dtype=torch.int64, device=images.device)
-        going_on = torch.ones(images.shape[0], dtype=torch.bool, device=images.device)
-        state = (start, going_on, model.memory.initial(images), *empty.values())
-        taken, _, _, *sequences = self._while_loop(goes_on, take_step, state)
-        outputs = dict(zip(empty, sequences, strict=True))
-        return {**outputs, **_named(foreground=extra.foreground), "steps": taken}
+        return self._run(self.model, images, self._while_loop)
 
     @torch.no_grad()
     def reference(self, images: Tensor) -> dict[str, Tensor]:
-        """What the original model computes for ``images`` [B, 3, H, W], with zeros after its last step."""
-        model = self.original
-        extra = model.preprocessor(images, [])
-        memory, going_on = model.memory.initial(images), torch.ones(len(images), dtype=torch.bool, device=images.device)
-        taken: list[MaskStep] = []
-        while len(taken) < self.steps and going_on.any():
-            result = model.take_step(StepInputs(images, memory, extra), len(taken))
-            going_on = going_on & (result.score >= model.stop_threshold)
-            result.score = result.score * going_on
-            memory = model.memory.update(memory, result.mask, extra)
-            taken.append(result)
-        sequence = model._sequence(taken)
-        outputs = _sequence_outputs(sequence, extra)
-        for name, empty in self._empty(images).items():
-            empty[:, : len(taken)] = outputs[name]
-            outputs[name] = empty
-        return {**outputs, "steps": torch.tensor(len(taken))}
+        """What the original model computes for ``images`` [B, 3, H, W], in a loop of Python's."""
+        return self._run(self.original, images, _python_loop)
+
+
+def _python_loop(goes_on: Callable, take_step: Callable, state: tuple) -> tuple:
+    while goes_on(*state):
+        state = take_step(*state)
+    return state

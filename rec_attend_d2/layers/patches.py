@@ -1,7 +1,7 @@
 """Cutting patches out at boxes and putting their pixels back, for any number of boxes of any number of images.
 
-The counterpart of :mod:`.gaussian_attention` for the fast model: a patch point i lies where the Gaussian filter i has its
-centre (paper, section 3.2), but is read bilinearly, and what is put back is sharp and ends at the box.
+The counterpart of :mod:`.gaussian_attention` for the fast model: a patch point i lies where the Gaussian filter i has
+its centre (paper, section 3.2), but is read bilinearly, and what is put back is sharp and ends at the box.
 
 Shapes: `B` images, `n` boxes, `P` pixels inside boxes (of all boxes together), `F` side of a patch. Coordinates are
 (y, x) in pixels of the network input, where the centre of pixel i is i; a box's size is the distance of its first and
@@ -83,6 +83,30 @@ def paste_pixels(patches: Tensor, boxes: CenterBoxes, size: tuple[int, int]) -> 
     above = torch.lerp(flat[index], flat[index + 1], right)
     below = torch.lerp(flat[index + side], flat[index + side + 1], right)
     return BoxPixels(box, y, x, torch.lerp(above, below, down))
+
+
+def paste_maps(patches: Tensor, boxes: CenterBoxes, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """What :func:`paste_pixels` gives as whole maps, whose shapes do not depend on the boxes: for graphs.
+
+    Args:
+        patches: [n, F, F].
+        boxes: [n, 2] each.
+        size: (H, W).
+
+    Returns:
+        Values [n, H, W], 0 outside the boxes, and where they are inside, [n, H, W] bool.
+    """
+    side = patches.shape[-1]
+    points = torch.arange(side, dtype=patches.dtype, device=patches.device)
+    weights, inside = [], []
+    for axis in (0, 1):
+        center, covered = boxes.center[:, axis, None], boxes.size[:, axis, None] + 1
+        offset = torch.arange(size[axis], dtype=patches.dtype, device=patches.device) - center
+        place = (offset * (side / covered) + (side - 1) / 2).clamp(0, side - 1)
+        inside.append(offset.abs() <= covered / 2)
+        weights.append((1 - (place[:, :, None] - points).abs()).clamp(min=0) * inside[-1][:, :, None])
+    values = torch.bmm(torch.bmm(weights[0], patches), weights[1].transpose(1, 2))
+    return values, inside[0][:, :, None] & inside[1][:, None, :]
 
 
 def scale_boxes(boxes: CenterBoxes, old: tuple[int, int], new: tuple[int, int]) -> CenterBoxes:

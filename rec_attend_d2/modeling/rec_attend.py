@@ -2,8 +2,8 @@
 
 Two models stand on it: the paper's (:mod:`.paper`), which looks at one object per step, and the fast one
 (:mod:`.fast`), which claims everything that stands apart in one glance. They differ in what they look with, not in how
-they go on. Training, inference, pictures and export all run :meth:`RecurrentAttention.step`, and all but the graph of a
-loop run it in :meth:`RecurrentAttention.unroll`.
+they go on. Training, inference, pictures and export all run :meth:`RecurrentAttention.step`, and all but exported
+graphs, which have no lists of images, run it in :meth:`RecurrentAttention.unroll`.
 
 Shapes: `B` images, `n` boxes of all images together, `H, W` network input.
 """
@@ -27,6 +27,9 @@ _Result = TypeVar("_Result")
 
 class RecurrentAttention(ImageModel, ABC):
     """Base of the meta-architectures that go on until nothing is left. It orchestrates, its parts do the work."""
+
+    # What a step is called in pictures.
+    step_name = "step"
 
     def __init__(
         self,
@@ -61,7 +64,7 @@ class RecurrentAttention(ImageModel, ABC):
 
     @abstractmethod
     def look(self, inputs: StepInputs) -> tuple[Any, Scan]:
-        """Look at the image beside the memory: boxes around what is unclaimed, and what the look at all of it gave."""
+        """Look at the image beside the memory: where something is unclaimed, and boxes around it (a Proposal)."""
 
     @abstractmethod
     def cut_out(self, inputs: StepInputs, proposal: Any, where: Where) -> Cut:
@@ -99,7 +102,7 @@ class RecurrentAttention(ImageModel, ABC):
         Returns:
             Each step, with the numbers of the images that took it.
         """
-        images, taken = list(range(len(inputs.image))), list[tuple[list[int], Step]]()
+        images, taken = list(range(len(inputs.image))), []
         while images and len(taken) < steps:
             step = self.step(inputs, feeder)
             taken.append((images, step))

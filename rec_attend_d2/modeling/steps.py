@@ -85,13 +85,11 @@ class StepInputs:
 
 @dataclass
 class Scan:
-    """What a step's look at the whole image gave; each model may add to it.
+    """What a step's look at the whole image gave; each model adds to it."""
 
-    Attributes:
-        glimpse_maps: [B, K, h, w] >= 0, where the proposer looked; the last one is drawn.
-    """
-
-    glimpse_maps: Tensor
+    def heat(self) -> Tensor:
+        """Where the proposer looked, [B, h, w] in [0, 1], to be drawn."""
+        raise NotImplementedError
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from .animation import draw_animation, save_gif, save_steps
 from .instances import draw_instances, side_by_side, true_instances
 from .maps import draw_maps
-from .steps import draw_sequence, seen_image
+from .steps import draw_steps, seen_image, trace
 from .training_data import TrainingDataDrawer
 
 __all__ = [
@@ -11,10 +11,11 @@ __all__ = [
     "draw_animation",
     "draw_instances",
     "draw_maps",
-    "draw_sequence",
+    "draw_steps",
     "save_gif",
     "save_steps",
     "seen_image",
     "side_by_side",
+    "trace",
     "true_instances",
 ]

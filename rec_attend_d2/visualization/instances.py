@@ -51,17 +51,22 @@ def draw_instances(image: np.ndarray, instances: Instances) -> np.ndarray:
     if tuple(instances.image_size) != image.shape[:2]:
         raise ValueError(f"The instances are of an image of size {instances.image_size}, not {image.shape[:2]}.")
     factor = magnification(image, _SMALLEST_PICTURE)
-    picture = magnify(image, factor)
-    thickness = max(1, min(picture.shape[:2]) // 300)
-    if instances.has("pred_masks"):
-        masks = magnify(instances.pred_masks.cpu().numpy().astype(bool).transpose(1, 2, 0), factor).transpose(2, 0, 1)
-        picture = draw_masks(picture, masks, list(range(len(instances))), thickness)
-    elif instances.has("pred_boxes"):
-        for number, corners in enumerate(instances.pred_boxes.tensor.detach().cpu().numpy()):
-            picture = draw_box(picture, corners * factor, instance_color(number), thickness + 1)
-    else:
-        raise ValueError("The instances have neither 'pred_masks' nor 'pred_boxes'.")
+    picture = draw_found(magnify(image, factor), instances, factor)
     return write_corner(picture, count_text(len(instances)), size=max(15, min(picture.shape[:2]) // 24))
+
+
+def draw_found(large: np.ndarray, instances: Instances, factor: int) -> np.ndarray:
+    """Every instance in its own colour on a picture magnified by ``factor``; see :func:`draw_instances`."""
+    thickness = max(1, min(large.shape[:2]) // 300)
+    if instances.has("pred_masks"):
+        masks = instances.pred_masks.cpu().numpy().astype(bool)
+        masks = masks.repeat(factor, axis=1).repeat(factor, axis=2)
+        return draw_masks(large, masks, list(range(len(instances))), thickness)
+    if not instances.has("pred_boxes"):
+        raise ValueError("The instances have neither 'pred_masks' nor 'pred_boxes'.")
+    for number, corners in enumerate(instances.pred_boxes.tensor.detach().cpu().numpy()):
+        large = draw_box(large, corners * factor, instance_color(number), thickness + 1)
+    return large
 
 
 def true_instances(record: dict, size: tuple[int, int]) -> Instances:

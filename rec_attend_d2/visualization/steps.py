@@ -1,15 +1,23 @@
-"""A picture of the time steps of one image: where the network looks, what it proposes and claims (paper, figure 1).
+"""A picture of how a model went through an image: where it looked, what it boxed and claimed (paper, figure 1).
 
-Shapes: `B` images, `T` steps, `H, W` network input, `K` glimpses, `h, w` control CNN's map, `F_h, F_w` patch.
+Shapes: `n` boxes of a step, `H, W` network input, `h, w` map on which the next place is chosen, `F_h, F_w` patch.
 """
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
+from detectron2.structures import Instances
 from torch import Tensor
 
-from ..modeling.paper.sequence import StepSequence
-from .canvas import dimmed, draw_box, fit, gray_picture, grid, heat_overlay, magnification, magnify, text_cell, tint
-from .colors import BOX, FADED_TEXT, MASK, STOP, TEXT
+from ..modeling import RecurrentAttention
+from ..modeling.steps import Step
+from .canvas import dimmed, draw_box, fit, gray_picture, grid, heat_overlay, magnification, magnify, text_cell
+from .colors import BOX, FADED_TEXT, STOP, TEXT
+from .instances import count_text, draw_found
 
 # Sizes in pixels of the picture.
 _SMALLEST_CELL = 160
@@ -27,113 +35,110 @@ def seen_image(entry: dict) -> np.ndarray:
     return np.ascontiguousarray(entry["image"].numpy().transpose(1, 2, 0)[:, :, ::-1])
 
 
-def glimpse_heat(glimpse_map: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A glimpse map as heat, on a log scale: 0 where it is not above uniform, 1 where all of it is on one place.
+@dataclass
+class Trace:
+    """How a model went through one image.
 
-    Args:
-        glimpse_map: [h, w], sums to 1.
-        height, width: of the heat, in pixels.
-
-    Returns:
-        [height, width] in 0..1. A uniform map, which looks everywhere alike, is 0 everywhere.
+    Attributes:
+        image: uint8 RGB [H, W, 3], as the network sees it.
+        steps: each as of a batch of one; the last one claims nothing where the model stopped by itself.
+        found: after each step, what the model's own post-processing makes of the steps until then, at network size.
+        name: "step", or "glance" of a model that claims several objects in one.
     """
-    places = glimpse_map.size
-    heat = np.log(np.maximum(glimpse_map * places, 1)) / np.log(max(places, 2))
-    return cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST)
+
+    image: np.ndarray
+    steps: list[Step]
+    found: list[Instances]
+    name: str
+
+    def heading(self, number: int) -> str:
+        """What step ``number``, counted from 0, claimed."""
+        step = self.steps[number]
+        title = f"{self.name} {number + 1}"
+        if self.name == "glance":
+            return f"{title}: {count_text(int(claimed(step).sum()))}"
+        return f"{title}, score {step.score.max().item():.2f}"
 
 
-def _look_row(image: np.ndarray, sequence: StepSequence, index: int, steps: int, factor: int) -> list[np.ndarray]:
-    large = magnify(image, factor)
-    maps = to_array(sequence.steps.scan.glimpse_maps[index, :steps, -1])
-    return [heat_overlay(large, glimpse_heat(glimpse_map, *large.shape[:2])) for glimpse_map in maps]
+@torch.no_grad()
+def trace(model: RecurrentAttention, entry: dict) -> Trace:
+    """Run a model in evaluation mode on a dataset dict of RecAttendDatasetMapper and keep all of it."""
+    (steps,), extra = model.run([entry])
+    # Without the file's size instances are made at the network's.
+    seen = {key: value for key, value in entry.items() if key not in ("height", "width")}
+    found = [model.instances(steps[: number + 1], extra, seen) for number in range(len(steps))]
+    return Trace(seen_image(entry), steps, found, model.step_name)
 
 
-def box_corners(sequence: StepSequence, index: int, factor: int) -> np.ndarray:
-    """Corners of the proposed boxes in a picture magnified by ``factor``: [T, 4], (x0, y0, x1, y1), pixels."""
+def claimed(step: Step) -> np.ndarray:
+    """[n] bool, which of the step's boxes are objects."""
+    assert step.claimed is not None
+    return step.claimed.cpu().numpy()
+
+
+def box_corners(step: Step, factor: int) -> np.ndarray:
+    """Corners of a step's boxes in a picture magnified by ``factor``: [n, 4], (x0, y0, x1, y1), pixels."""
     # The centre of pixel i, which is i for the network, lies at (i + 0.5) * factor in the picture.
-    return (to_array(sequence.steps.proposal.boxes.xyxy()[index]) + 0.5) * factor
+    return (to_array(step.where.boxes.xyxy()) + 0.5) * factor
 
 
-def _box_row(image: np.ndarray, sequence: StepSequence, index: int, steps: int, factor: int) -> list[np.ndarray]:
-    large = magnify(image, factor)
-    return [draw_box(large, corners, BOX) for corners in box_corners(sequence, index, factor)[:steps]]
+def draw_heat(large: np.ndarray, step: Step) -> np.ndarray:
+    """Where the step looked, over a dimmed picture."""
+    height, width = large.shape[:2]
+    heat = cv2.resize(to_array(step.scan.heat()[0]), (width, height), interpolation=cv2.INTER_NEAREST)
+    return heat_overlay(large, heat)
 
 
-def _patch_mask_row(image: np.ndarray, sequence: StepSequence, index: int, steps: int, factor: int) -> list[np.ndarray]:
-    height, width = image.shape[0] * factor, image.shape[1] * factor
-    patches = sequence.steps.cut.patch_mask[index, :steps]
+def draw_boxes(picture: np.ndarray, step: Step, factor: int) -> np.ndarray:
+    """The boxes that the step claimed; of a step that claimed none those it looked at."""
+    kept, corners = claimed(step), box_corners(step, factor)
+    for box in corners[kept] if kept.any() else corners:
+        picture = draw_box(picture, box, BOX if kept.any() else STOP)
+    return picture
+
+
+def _patches(step: Step, height: int, width: int) -> np.ndarray:
+    """The masks inside the boxes, side by side in a square."""
+    assert step.cut.patch_mask is not None
+    kept = claimed(step)
+    patches = step.cut.patch_mask[torch.from_numpy(kept)] if kept.any() else step.cut.patch_mask
     if (patches < 0).any():
         patches = patches.sigmoid()  # logits; the paper's head gives masks >= 0
-    return [fit(gray_picture(patch), height, width) for patch in to_array(patches)]
+    side = math.ceil(math.sqrt(len(patches)))
+    cells = np.zeros((side * side, *(length + 1 for length in patches.shape[1:])), np.float32)
+    cells[: len(patches), :-1, :-1] = to_array(patches)
+    rows = [np.concatenate(cells[row * side : (row + 1) * side], axis=1) for row in range(side)]
+    return fit(gray_picture(np.concatenate(rows)[:-1, :-1]), height, width)
 
 
-def _tint_row(image: np.ndarray, maps: Tensor, factor: int) -> list[np.ndarray]:
-    return [magnify(tint(image, values, MASK), factor) for values in to_array(maps)]
-
-
-def _memory_row(sequence: StepSequence, index: int, steps: int, factor: int) -> list[np.ndarray]:
-    return [magnify(gray_picture(memory), factor) for memory in to_array(sequence.steps.memory[index, :steps])]
-
-
-def _labelled_rows(
-    image: np.ndarray, sequence: StepSequence, index: int, steps: int, factor: int
-) -> list[tuple[str, list[np.ndarray]]]:
-    rows = [
-        ("where it\nlooks", _look_row(image, sequence, index, steps, factor)),
-        ("proposed\nbox", _box_row(image, sequence, index, steps, factor)),
-    ]
-    if sequence.steps.cut.patch_mask is not None:
-        rows.append(("mask inside\nthe box", _patch_mask_row(image, sequence, index, steps, factor)))
-        rows.append(("mask on\nthe image", _tint_row(image, sequence.masks[index, :steps], factor)))
-    else:
-        rows.append(("box as a\nsoft map", _tint_row(image, sequence.box_maps[index, :steps], factor)))
-    rows.append(("memory\nbefore\nthe step", _memory_row(sequence, index, steps, factor)))
-    return rows
-
-
-def _header(step: int, score: float, threshold: float, width: int) -> np.ndarray:
-    text = f"step {step + 1}\nscore {score:.2f}"
-    if score >= threshold:
-        return text_cell(text, _HEADER_HEIGHT, width, TEXT)
-    return text_cell(f"{text}: stop", _HEADER_HEIGHT, width, STOP)
-
-
-def check_image(image: np.ndarray, sequence: StepSequence) -> None:
-    """Raise a ValueError unless the image is uint8 [H, W, 3] of the size of the sequence's maps."""
-    expected = (*sequence.steps.memory.shape[-2:], 3)
-    if image.dtype != np.uint8 or image.shape != expected:
-        raise ValueError(
-            f"The image must be uint8 RGB of shape {expected}, the network's input size; "
-            f"got {image.dtype} of shape {image.shape}."
-        )
-
-
-def draw_sequence(
-    image: np.ndarray, sequence: StepSequence, index: int, max_steps: int = 12, threshold: float = 0.5
-) -> np.ndarray:
-    """One column per time step: score, glimpse, box, mask and memory (paper, figure 1).
-
-    Args:
-        image: uint8 RGB [H, W, 3] of the network's input size.
-        sequence: of a batch; of the full model masks are shown too, of stage B box maps.
-        index: which image of the batch.
-        max_steps: at most so many steps are drawn.
-        threshold: steps of a lower score are no objects; they are dimmed and marked "stop".
+def draw_steps(trace: Trace, max_steps: int = 12) -> np.ndarray:
+    """One column per step: what it claimed, where it looked, its boxes, masks, all found so far, and its memory.
 
     Returns:
         uint8 RGB picture. Small images are magnified without blur. Boxes are drawn as proposed, which means padded.
-
-    Raises:
-        ValueError: the image is not uint8 [H, W, 3] of the sequence's size.
+        A step that claims nothing is dimmed and marked "stop".
     """
-    check_image(image, sequence)
-    factor = magnification(image, _SMALLEST_CELL)
-    scores = to_array(sequence.steps.score[index, :max_steps])
-    steps = len(scores)
+    factor = magnification(trace.image, _SMALLEST_CELL)
+    large = magnify(trace.image, factor)
+    height, width = large.shape[:2]
+    rows: list[tuple[str, Callable[[int, Step], np.ndarray]]] = [
+        ("where it\nlooks", lambda number, step: draw_heat(large, step)),
+        ("proposed\nboxes", lambda number, step: draw_boxes(large, step, factor)),
+        ("masks inside\nthe boxes", lambda number, step: _patches(step, height, width)),
+        ("found\nso far", lambda number, step: draw_found(large, trace.found[number], factor)),
+        ("memory\nbefore it", lambda number, step: magnify(gray_picture(to_array(step.memory[0])), factor)),
+    ]
+    steps = list(enumerate(trace.steps[:max_steps]))
+    if steps[0][1].cut.patch_mask is None:  # stage B cuts nothing out
+        del rows[2]
+    going_on = [bool(claimed(step).any()) for _, step in steps]
     header = [text_cell("", _HEADER_HEIGHT, _LABEL_WIDTH)]
-    header += [_header(step, float(score), threshold, image.shape[1] * factor) for step, score in enumerate(scores)]
-    rows = [header]
-    for label, cells in _labelled_rows(image, sequence, index, steps, factor):
-        shown = [cell if score >= threshold else dimmed(cell) for cell, score in zip(cells, scores, strict=True)]
-        rows.append([text_cell(label, image.shape[0] * factor, _LABEL_WIDTH, FADED_TEXT), *shown])
-    return grid(rows)
+    for (number, _), goes_on in zip(steps, going_on, strict=True):
+        text = trace.heading(number).replace(": ", "\n").replace(", ", "\n")
+        header.append(text_cell(text if goes_on else f"{text}: stop", _HEADER_HEIGHT, width, TEXT if goes_on else STOP))
+    picture = [header]
+    for label, draw in rows:
+        cells = [draw(number, step) for number, step in steps]
+        shown = [cell if goes_on else dimmed(cell) for cell, goes_on in zip(cells, going_on, strict=True)]
+        picture.append([text_cell(label, height, _LABEL_WIDTH, FADED_TEXT), *shown])
+    return grid(picture)

@@ -41,7 +41,7 @@ class PixelByPixel(RecurrentAttention):
         pixel = left.argmax(1)
         center = torch.stack([pixel // SIDE, pixel % SIDE], dim=1).float()
         boxes = CenterBoxes(center, torch.ones_like(center))
-        return Proposal(torch.arange(len(left)), boxes, left.amax(1, keepdim=True)), Scan(left.view(-1, 1, SIDE, SIDE))
+        return Proposal(torch.arange(len(left)), boxes, left.amax(1, keepdim=True)), Scan()
 
     def cut_out(self, inputs: StepInputs, proposal: Proposal, where: Where) -> Cut:
         pixel = (where.boxes.center[:, 0] * SIDE + where.boxes.center[:, 1]).long()

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from rec_attend_d2.layers.boxes import CenterBoxes
-from rec_attend_d2.modeling.steps import Cut, ExtraMaps, Proposal, Scan, Step, Where, select, stack_steps
+from rec_attend_d2.modeling.paper.sequence import GlimpseScan
+from rec_attend_d2.modeling.steps import Cut, ExtraMaps, Proposal, Step, Where, select, stack_steps
 
 
 def test_select_goes_into_nested_containers_and_tuples_and_leaves_the_rest():
@@ -45,7 +46,7 @@ def make_step(image: list[int], claimed: list[bool], batch: int = 3) -> Step:
     score = torch.rand(count)
     return Step(
         torch.rand(batch, 4, 6),
-        Scan(torch.rand(batch, 1, 2, 3)),
+        GlimpseScan(torch.rand(batch, 1, 2, 3)),
         proposal,
         where,
         cut,

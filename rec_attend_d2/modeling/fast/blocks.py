@@ -3,9 +3,9 @@
 Shapes: `B` images or patches, `C` channels, `H, W` input of a block.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
 class ConvNorm(nn.Module):
@@ -23,10 +23,10 @@ class ConvNorm(nn.Module):
         if self.training:
             return self.norm(self.conv(x))
         norm = self.norm
-        weight, bias = fuse_conv_bn_weights(
-            self.conv.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        )
-        return F.conv2d(x, weight, bias, self.conv.stride, self.conv.padding)
+        assert norm.running_var is not None and norm.running_mean is not None
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        shift = norm.bias - norm.running_mean * scale
+        return F.conv2d(x, self.conv.weight * scale[:, None, None, None], shift, self.conv.stride, self.conv.padding)
 
 
 class ConvNormReLU(ConvNorm):

@@ -49,7 +49,8 @@ def write_claims(pixels: BoxPixels, image: Tensor, memory: Tensor) -> Tensor:
 
 
 def strongest_masks(pixels: BoxPixels, size: tuple[int, int]) -> Tensor:
-    """Label image [h0, w0] of soft masks: each pixel goes to the strongest one above MASK_THRESHOLD, of equals the first.
+    """Label image [h0, w0] of soft masks: each pixel goes to the strongest one above MASK_THRESHOLD, of equals the
+    first.
 
     Returns:
         int64; 0 = none, k + 1 = mask k.
@@ -87,8 +88,8 @@ def instances_of_glances(
         min_area: objects of at most so many pixels are left out.
 
     Returns:
-        Instances with ``pred_masks`` [m, h0, w0] bool (no two overlap), ``pred_boxes`` (tight, XYXY), ``scores`` [m] and
-        ``pred_classes`` [m], on the CPU.
+        Instances with ``pred_masks`` [m, h0, w0] bool (no two overlap), ``pred_boxes`` (tight, XYXY), ``scores`` [m]
+        and ``pred_classes`` [m], on the CPU.
     """
     logits, centers, sizes, scores, classes = [], [], [], [], []
     for step in steps:

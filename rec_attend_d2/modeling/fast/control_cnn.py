@@ -18,9 +18,9 @@ from .image_encoder import FEATURE_STRIDES
 class ControlCNN(nn.Module):
     """What is left to do per glance is small, since the features are computed once per image.
 
-    The memory meets the features at 1/4 of the image's size; at 1/8 a way down to 1/32 and up again lets every place know
-    about its surroundings. With places of 4 pixels the map goes on to 1/4, for objects so small that several of them
-    would share a place of 8.
+    The memory meets the features at 1/4 of the image's size; at 1/8 a way down to 1/32 and up again lets every place
+    know about its surroundings. With places of 4 pixels the map goes on to 1/4, for objects so small that several of
+    them would share a place of 8.
     """
 
     def __init__(self, *, feature_channels: Sequence[int], channels: int, stride: int):

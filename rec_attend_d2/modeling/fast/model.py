@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from ...layers.boxes import CenterBoxes
 from ...layers.patches import cut_patches
 from ...registry import look_up
+from ..rec_attend import RecurrentAttention
 from ..registries import BOX_PROPOSER_REGISTRY, PREPROCESSOR_REGISTRY, SEGMENTATION_HEAD_REGISTRY, STOP_SCORER_REGISTRY
 from ..steps import Cut, ExtraMaps, Feeder, Scan, Step, StepInputs, Where, select
-from ..rec_attend import RecurrentAttention
-from .image_encoder import FEATURE_STRIDES
 from .claims import instances_of_glances, mask_pixels, new_objects, write_claims
+from .image_encoder import FEATURE_STRIDES
 from .losses import MIN_BOX_IOU, PatchPairs, box_loss, class_loss, mask_loss, place_losses, score_loss
 from .place_proposer import Candidates
 from .scorer import ClassScorer
@@ -38,6 +38,8 @@ _MAX_GLANCES = 100_000
 @META_ARCH_REGISTRY.register()
 class FastRecAttend(RecurrentAttention):
     """Glances until a glance claims nothing."""
+
+    step_name = "glance"
 
     @configurable
     def __init__(
@@ -86,7 +88,9 @@ class FastRecAttend(RecurrentAttention):
         head = look_up(SEGMENTATION_HEAD_REGISTRY, node.SEGMENTATION_HEAD.NAME, head_key)(cfg, in_channels)
         scorer = look_up(STOP_SCORER_REGISTRY, node.STOP_SCORER.NAME, f"{key}.STOP_SCORER.NAME")
         if node.NUM_CLASSES < 0 or node.NUM_CLASSES == 1:
-            raise ValueError(f"{key}.NUM_CLASSES is {node.NUM_CLASSES}. Give 0 for objects of one kind, or their number.")
+            raise ValueError(
+                f"{key}.NUM_CLASSES is {node.NUM_CLASSES}. Give 0 for objects of one kind, or their number."
+            )
         return {
             "preprocessor": preprocessor,
             "box_proposer": proposer,
@@ -124,7 +128,7 @@ class FastRecAttend(RecurrentAttention):
     def decide(self, proposal: Candidates, cut: Cut) -> tuple[Tensor, Tensor | None]:
         """Scores of the candidates, which come first in ``cut``; classes of all patches."""
         assert cut.features is not None
-        score = self.stop_scorer(proposal.hidden, cut.features[: len(proposal.hidden)])
+        score = self.stop_scorer(proposal.hidden, cut.features[: proposal.hidden.shape[0]])
         return score, None if self.class_scorer is None else self.class_scorer(cut.features)
 
     @torch.no_grad()
@@ -146,8 +150,8 @@ class FastRecAttend(RecurrentAttention):
         """Targets of a training batch, on the model's device.
 
         Raises:
-            ValueError: an entry without instances, with instances of another size than the network's input, or of a class
-                that the model does not tell apart.
+            ValueError: an entry without instances, with instances of another size than the network's input, or of a
+                class that the model does not tell apart.
         """
         for entry in batched_inputs:
             self.check_instances(entry)
@@ -157,7 +161,9 @@ class FastRecAttend(RecurrentAttention):
                     f"{entry.get('file_name', 'An image')} has an object of class {largest} (counted from 0), but "
                     f"MODEL.REC_ATTEND.NUM_CLASSES is {self.class_scorer.classes}."
                 )
-        return ObjectTargets.from_instances([entry["instances"] for entry in batched_inputs], *self.padding, self.device)
+        return ObjectTargets.from_instances(
+            [entry["instances"] for entry in batched_inputs], *self.padding, self.device
+        )
 
     def losses(self, batched_inputs: list[dict]) -> tuple[dict[str, Tensor], Callable[[], dict[str, Tensor]]]:
         """Losses of one glance at each image of the pool, whose memories then have what it claimed."""
@@ -187,6 +193,5 @@ class FastRecAttend(RecurrentAttention):
         if step.class_probabilities is not None:
             losses["loss_class"] = class_loss(step.class_probabilities[judged], targets.classes[where.image, instance])
 
-        hit = torch.zeros_like(unclaimed[:, 0]).index_put((image[found],), found[:1] | True)
-        advance_pool(batched_inputs, memory, hit, unclaimed)
+        advance_pool(batched_inputs, memory, step.images_claimed())
         return losses, partial(glance_statistics, step, found, overlap, unclaimed, pairs)

@@ -43,7 +43,11 @@ class ResidualPatchHead(nn.Module):
         return {"in_channels": in_channels, "channels": cfg.MODEL.REC_ATTEND.FAST.HEAD_CHANNELS}
 
     def forward(self, patch: Tensor) -> tuple[Tensor, Tensor]:
-        """Segment the object in the middle of each patch [n, C, F, F]: logits [n, F, F], deepest features [n, V, f, f]."""
+        """Segment the object in the middle of each patch [n, C, F, F].
+
+        Returns:
+            Logits [n, F, F] and the deepest features [n, V, f, f].
+        """
         levels = [self.stem(fast_layout(patch))]
         for block in self.down:
             levels.append(block(levels[-1]))

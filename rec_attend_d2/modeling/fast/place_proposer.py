@@ -1,7 +1,7 @@
 """Where next, as a question to every place of the image: is there an unclaimed object here, and how large is it?
 
-Every unclaimed object is a right answer, so that the proposer learns from all of them at once (see :mod:`.losses`), where
-the paper's LSTM has to find one object by glimpses. And objects that stand apart need not wait for each other: a
+Every unclaimed object is a right answer, so that the proposer learns from all of them at once (see :mod:`.losses`),
+where the paper's LSTM has to find one object by glimpses. And objects that stand apart need not wait for each other: a
 glance looks at the best place, and at every other good place whose box keeps apart from those already taken.
 
 Shapes: `B` images, `n` candidates of all images together, `D` channels of the control CNN's map, `h, w` its size, `P =
@@ -48,6 +48,10 @@ class PlaceScan(Scan):
     logits: Tensor
     boxes: CenterBoxes
 
+    def heat(self) -> Tensor:
+        """Probability of an unclaimed object at every place, [B, h, w]."""
+        return torch.sigmoid(self.logits)
+
 
 @dataclass
 class Candidates(Proposal):
@@ -78,7 +82,7 @@ def places_apart(logits: Tensor, corners: Tensor, limit: int) -> tuple[Tensor, T
         Images [n], ascending, and places [n], best first within each image.
     """
     if limit == 1:
-        return torch.arange(len(logits), device=logits.device), logits.argmax(1)
+        return torch.arange(logits.shape[0], device=logits.device), logits.argmax(1)
     least = torch.logit(logits.new_tensor(PLACE_PROBABILITY)).minimum(logits.amax(1))
     images, places = [], []
     for image, (own, boxes) in enumerate(zip(logits, corners, strict=True)):
@@ -160,5 +164,5 @@ class PlaceProposer(nn.Module):
             ],
             dim=1,
         )
-        scan = PlaceScan(torch.sigmoid(logits.detach())[:, None], logits, boxes)
+        scan = PlaceScan(logits, boxes)
         return Candidates(image, chosen, hidden, own), scan

@@ -1,7 +1,7 @@
 """What the fast model is trained to find: objects as a label image, which costs the same however many there are.
 
-Shapes: `B` images, `N` object slots (as many as the image with most objects has), `P` places, `n` candidates or patches,
-`H, W` network input, `F` side of a patch. Coordinates are (y, x) in pixels of the network input.
+Shapes: `B` images, `N` object slots (as many as the image with most objects has), `P` places, `n` candidates or
+patches, `H, W` network input, `F` side of a patch. Coordinates are (y, x) in pixels of the network input.
 """
 
 from collections.abc import Sequence
@@ -78,8 +78,8 @@ class ObjectTargets:
     def place_owners(self, unclaimed: Tensor, map_size: tuple[int, int], stride: int) -> Tensor:
         """[B, P], which unclaimed object each place stands for, counted from 1; 0 = none.
 
-        A place stands for the object its centre is a pixel of, and for the one whose box's centre lies in it; of several
-        for the smallest.
+        A place stands for the object its centre is a pixel of, and for the one whose box's centre lies in it; of
+        several for the smallest.
 
         Args:
             unclaimed: [B, N] bool.

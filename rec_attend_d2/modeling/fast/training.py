@@ -14,7 +14,8 @@ from ..steps import Feeder, Step, StepInputs, Where
 from .losses import PatchPairs
 from .targets import ObjectTargets, pixels_of_objects
 
-# Patches per image that are cut out at true boxes of unclaimed objects, so that the head learns from the first iteration.
+# Patches per image that are cut out at true boxes of unclaimed objects, so that the head learns from the first
+# iteration.
 TRUE_PATCHES = 2
 # Their noise: centres move by up to half of this share of the size, sizes change by a factor of up to exp(this).
 BOX_NOISE = 0.3
@@ -53,7 +54,8 @@ class TrueBoxes(Feeder):
         """The candidates' boxes, and the true ones."""
         own = proposal.boxes
         boxes = CenterBoxes(
-            torch.cat([own.center, self._boxes.center.to(own.center)]), torch.cat([own.size, self._boxes.size.to(own.size)])
+            torch.cat([own.center, self._boxes.center.to(own.center)]),
+            torch.cat([own.size, self._boxes.size.to(own.size)]),
         )
         return Where(torch.cat([proposal.image, self.image]), boxes)
 
@@ -61,9 +63,9 @@ class TrueBoxes(Feeder):
 def draw_memory(labels: Tensor) -> Tensor:
     """A memory [H, W] in which some of an image's objects are claimed, spoiled as predicted masks would be.
 
-    Half of the memories are empty. In the others all subset sizes are equally likely, "everything claimed" among them: an
-    example of stopping. A quarter of the masks each is eroded or dilated by a pixel, and one memory in five has a piece
-    too much, less than half of an unclaimed object.
+    Half of the memories are empty. In the others all subset sizes are equally likely, "everything claimed" among them:
+    an example of stopping. A quarter of the masks each is eroded or dilated by a pixel, and one memory in five has a
+    piece too much, less than half of an unclaimed object.
 
     Args:
         labels: [H, W], of :class:`.targets.ObjectTargets`.
@@ -77,7 +79,8 @@ def draw_memory(labels: Tensor) -> Tensor:
     value = torch.zeros(count + 1, device=device)
     value[order[:size] + 1] = 1 - VALUE_NOISE * torch.rand(size, device=device)
     kind = torch.randint(0, 4, (count + 1,), device=device)
-    # Erosion: pixels whose 3x3 neighbours are not all of the same object go, unless it would lose half of itself or more.
+    # Erosion: pixels whose 3x3 neighbours are not all of the same object go, unless it would lose half of itself or
+    # more.
     around = labels[None, None].float()
     inner = (F.max_pool2d(around, 3, 1, 1) == around) & (-F.max_pool2d(-around, 3, 1, 1) == around)
     left, whole = (pixels_of_objects(x[None], count)[0] for x in (labels * inner[0, 0], labels))
@@ -122,18 +125,16 @@ def reached_memories(batched_inputs: list[dict], targets: ObjectTargets) -> Tens
     return torch.stack(memories)
 
 
-def advance_pool(batched_inputs: list[dict], memory: Tensor, found: Tensor, unclaimed: Tensor) -> None:
+def advance_pool(batched_inputs: list[dict], memory: Tensor, claimed: Tensor) -> None:
     """Tell the pool how far its images have got.
 
     Args:
         batched_inputs: with a ``state`` each.
         memory: [B, H, W], after the glance.
-        found: [B] bool, it found an unclaimed object.
-        unclaimed: [B, N] bool, those before it.
+        claimed: [B] bool, whether it claimed anything.
     """
-    outcome = zip(found.tolist(), unclaimed.any(1).tolist(), strict=True)
-    for entry, reached, (hit, anything_left) in zip(batched_inputs, memory, outcome, strict=True):
-        entry["state"].advance(reached, hit, anything_left)
+    for entry, reached, any_claimed in zip(batched_inputs, memory, claimed.tolist(), strict=True):
+        entry["state"].advance(reached, any_claimed)
 
 
 @torch.no_grad()

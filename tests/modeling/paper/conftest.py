@@ -12,10 +12,10 @@ from torch import Tensor
 from rec_attend_d2 import add_rec_attend_config
 from rec_attend_d2.layers.boxes import CenterBoxes
 from rec_attend_d2.modeling import RecAttend
-from rec_attend_d2.modeling.paper.sequence import BoxProposal, StepSequence
+from rec_attend_d2.modeling.paper.sequence import BoxProposal, GlimpseScan, StepSequence
 from rec_attend_d2.modeling.paper.sequence_model import SequenceModel
 from rec_attend_d2.modeling.paper.targets import Targets
-from rec_attend_d2.modeling.steps import Cut, Feeder, Scan, Step, Where
+from rec_attend_d2.modeling.steps import Cut, Feeder, Step, Where
 
 HEIGHT, WIDTH = 32, 48
 TIME_STEPS = 3
@@ -170,7 +170,7 @@ def make_sequence(make_proposal) -> Callable[..., StepSequence]:
         middle = torch.tensor([HEIGHT / 2, WIDTH / 2]).expand(*scores.shape, 2)
         boxes = boxes or CenterBoxes(middle, middle)
         proposal = make_proposal(boxes.center, boxes.size)
-        scan, where = Scan(masks.new_zeros(*scores.shape, 5, 4, 6)), Where(proposal.image, boxes)
+        scan, where = GlimpseScan(masks.new_zeros(*scores.shape, 5, 4, 6)), Where(proposal.image, boxes)
         steps = Step(torch.zeros_like(masks), scan, proposal, where, Cut(masks), scores)
         return StepSequence(steps, masks if box_maps is None else box_maps)
 

@@ -16,7 +16,7 @@ from rec_attend_d2.modeling.paper.box_proposer import (
     initial_log_size,
 )
 from rec_attend_d2.modeling.paper.control_cnn import ControlCNN
-from rec_attend_d2.modeling.paper.sequence import BoxProposal
+from rec_attend_d2.modeling.paper.sequence import BoxProposal, GlimpseScan
 from rec_attend_d2.modeling.steps import ExtraMaps, StepInputs, select
 
 HEIGHT, WIDTH = 32, 48
@@ -232,3 +232,13 @@ def test_constructor_without_a_config():
     )
     given = StepInputs(torch.rand(1, 3, 8, 12), torch.zeros(1, 8, 12), ExtraMaps())
     assert proposer(given)[1].glimpse_maps.shape == (1, 2, 4, 6)
+
+
+def test_the_heat_of_a_glimpse_is_its_gain_over_uniform_on_a_log_scale():
+    maps = torch.zeros(3, 2, 2, 4)
+    maps[0, 1] = 1 / 8
+    maps[1, 1, 0, 2] = 1
+    maps[2, 1, 1] = torch.tensor([0.5, 0.25, 0.25, 0])
+    heat = GlimpseScan(maps).heat()
+    assert (heat[0] == 0).all() and heat[1, 0, 2] == 1 and heat[1].sum() == 1
+    torch.testing.assert_close(heat[2, 1], torch.tensor([2 / 3, 1 / 3, 1 / 3, 0]))

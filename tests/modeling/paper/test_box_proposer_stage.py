@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from rec_attend_d2.layers.boxes import CenterBoxes
 from rec_attend_d2.modeling import RecAttendBoxProposer
-from rec_attend_d2.modeling.paper.sequence import BoxProposal
-from rec_attend_d2.modeling.steps import Scan, StepInputs
+from rec_attend_d2.modeling.paper.sequence import BoxProposal, GlimpseScan
+from rec_attend_d2.modeling.steps import StepInputs
 
 B, T, H, W = 2, 3, 32, 48
 GIVEN_MAPS = {
@@ -118,9 +118,9 @@ class ScriptedProposer(nn.Module):
         super().__init__()
         self.boxes, self.make_proposal = boxes, make_proposal
 
-    def forward(self, inputs: StepInputs) -> tuple[BoxProposal, Scan]:
+    def forward(self, inputs: StepInputs) -> tuple[BoxProposal, GlimpseScan]:
         center, size = self.boxes.center[:, inputs.number], self.boxes.size[:, inputs.number]
-        return self.make_proposal(center, size), Scan(torch.ones(len(center), 1, 1, 1))
+        return self.make_proposal(center, size), GlimpseScan(torch.ones(len(center), 1, 1, 1))
 
 
 class ScriptedScorer(nn.Module):

@@ -1,0 +1,58 @@
+"""What the fast model is trained on: drawn memories, true boxes, and the pool's progress."""
+
+import torch
+
+from rec_attend_d2.data.state_pool import ImageState
+from rec_attend_d2.modeling.fast.training import TrueBoxes, advance_pool, draw_memory, reached_memories
+from rec_attend_d2.modeling.steps import Proposal
+
+
+def test_drawn_memories_claim_some_objects_and_no_piece_counts(targets):
+    torch.manual_seed(0)
+    claimed, empty = set(), 0
+    for _ in range(300):
+        memory = draw_memory(targets.labels[0])
+        assert memory.shape == targets.labels.shape[1:] and 0 <= memory.min() and memory.max() <= 1
+        empty += bool((memory == 0).all())
+        both = torch.stack([memory, torch.zeros_like(memory)])
+        claimed.add(tuple((targets.valid & ~targets.unclaimed(both))[0].tolist()))
+    assert 110 < empty < 190
+    # All subsets come, nothing and everything among them.
+    assert len(claimed) == 8
+
+
+def test_erosion_and_dilation_move_borders_by_a_pixel(targets):
+    torch.manual_seed(0)
+    second = targets.labels[0] == 2
+    areas = set()
+    for _ in range(300):
+        memory = draw_memory(torch.where(second, 1, 0))
+        if memory[46, 66] > 0.5:
+            areas.add(int((memory > 0.5).sum()))
+    assert areas == {100, 144, 196}  # 12 x 12, a pixel less and a pixel more on every side
+
+
+def test_an_image_without_objects_has_an_empty_memory(targets):
+    assert draw_memory(targets.labels[1]).sum() == 0
+
+
+def test_true_boxes_are_those_of_unclaimed_objects_and_come_last(targets):
+    torch.manual_seed(0)
+    unclaimed = targets.valid & torch.tensor([[True, False, True]])
+    fed = TrueBoxes(targets, unclaimed)
+    assert fed.image.tolist() == [0, 0] and set(fed.instance.tolist()) == {0, 2}
+    own = Proposal(torch.tensor([1]), type(targets.boxes)(torch.ones(1, 2), torch.ones(1, 2)), torch.zeros(1, 1))
+    where = fed.where(own, None)
+    assert where.image.tolist() == [1, 0, 0]
+    size = targets.boxes.size[0, fed.instance]
+    offset = (where.boxes.center[1:] - targets.boxes.center[0, fed.instance]).abs() / size
+    assert offset.max() <= 0.15 and (where.boxes.size[1:] / size).log().abs().max() <= 0.3
+
+
+def test_memories_go_on_where_they_were(targets):
+    memory = torch.rand(targets.labels.shape[1:])
+    entries = [{"state": ImageState()}, {"state": ImageState(memory=memory)}]
+    assert torch.equal(reached_memories(entries, targets)[1], memory)
+    advance_pool(entries, torch.stack([memory, memory * 0]), torch.tensor([True, False]))
+    assert [item["state"].finished for item in entries] == [False, True]
+    assert torch.equal(entries[0]["state"].memory, memory) and entries[1]["state"].glances == 1
