@@ -154,13 +154,13 @@ class Run:
 def run(cfg, tmp_path_factory) -> Run:
     folder, drawn = tmp_path_factory.mktemp("run"), []
 
-    def draw(image, sequence, index):
-        drawn.append(sequence.steps.score)
-        return image
+    def draw(trace):
+        drawn.append(torch.cat([step.score for step in trace.steps]))
+        return trace.image
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RecordingTrainer, "tested", [])
-        patch.setattr(hooks, "draw_sequence", draw)
+        patch.setattr(hooks, "draw_steps", draw)
         results = train(cfg, folder)
         return Run(folder, results, RecordingTrainer.tested, drawn)
 
@@ -199,7 +199,8 @@ def test_pictures_show_the_average(run, cfg):
     for key, same in (("averaged", True), ("model", False)):
         model.load_state_dict(run.read()[key], strict=False)
         with torch.no_grad():
-            assert torch.equal(model.sequence(model.first_inputs([example]), Feeder()).steps.score, run.drawn[1]) is same
+            (steps,), _ = model.run([example])
+        assert torch.equal(torch.cat([step.score for step in steps]), run.drawn[1]) is same
 
 
 def test_the_best_checkpoint_holds_the_average_that_was_evaluated(run, cfg):

@@ -1,6 +1,7 @@
 """What the paper's proposer gives out, and all steps of a batch in one container.
 
-Shapes: `B` images, `T` steps, `H, W` network input, `K` glimpses, `h, w` the control CNN's map. A step looks at one box per image, in the order of the images.
+Shapes: `B` images, `T` steps, `H, W` network input, `K` glimpses, `h, w` the control CNN's map. A step looks at one box
+per image, in the order of the images.
 """
 
 import math
