@@ -218,8 +218,8 @@ def _add_parts_config(node: CN) -> None:
     node.ATTENTION = CN()
     # Patch size F_h, F_w in pixels.
     node.ATTENTION.PATCH_SIZE = [48, 48]
-    # Log variance of the Gaussian filters: "from_size" (log size - log F), "learned" (an output of the box proposer) or
-    # "unit" (0).
+    # Log variance of the Gaussian filters: "from_size" (log size - log F), "learned" (an output of the box proposer)
+    # or "unit" (0).
     node.ATTENTION.FILTER_VARIANCE = "from_size"
     # Learn the log gains of extracting and pasting instead of fixing them at 0 and 2.
     node.ATTENTION.LEARN_GAINS = False

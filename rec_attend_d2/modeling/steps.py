@@ -38,7 +38,7 @@ def stack_steps(steps: Sequence[_Container]) -> _Container:
     """
     first: Any = steps[0]
     if first is None:
-        return first  # type: ignore[return-value]
+        return steps[0]
     if isinstance(first, Tensor):
         return torch.stack(steps, dim=1)  # type: ignore[arg-type, return-value]
     names = [field.name for field in dataclasses.fields(first)]
@@ -170,13 +170,17 @@ class Step:
 
     def of_image(self, row: int) -> "Step":
         """The step of one image of the batch, as of a batch of one."""
-        own, rows = self.proposal.image == row, slice(row, row + 1)
-        image = torch.zeros_like(self.proposal.image[own])
+        if len(self.memory) == 1:
+            return self
+        # Numbers rather than a mask, for which every tensor would wait for the device.
+        own, rows = (self.proposal.image == row).nonzero()[:, 0], slice(row, row + 1)
+        proposal, where = select(self.proposal, own), select(self.where, own)
+        first = torch.zeros_like(own)
         return Step(
             memory=self.memory[rows],
             scan=select(self.scan, rows),
-            proposal=dataclasses.replace(select(self.proposal, own), image=image),
-            where=dataclasses.replace(select(self.where, own), image=image),
+            proposal=dataclasses.replace(proposal, image=first),
+            where=dataclasses.replace(where, image=first),
             cut=select(self.cut, own),
             score=self.score[own],
             class_probabilities=select(self.class_probabilities, own),

@@ -84,6 +84,7 @@ def test_missing_statistics_are_said_and_leave_zero_and_one(leaf, caplog):
         ({"stop_canvas_grad": False}, "'stop_canvas_grad' is False; only True"),
         ({"ctrl_cnn_filter_size": [5] * 8}, "only 3x3 filters"),
         ({"mlp_dropout": 0.5}, "'mlp_dropout' is 0.5"),
+        ({"attn_dcnn_pool": [1, 2, 2, 1, 2, 1, 1]}, r"'attn_dcnn_pool' is .* fit with \[2, 1, 2, 1, 2, 1, 1\]"),
     ],
 )
 def test_options_without_a_counterpart_are_refused(leaf, change, message):
@@ -100,11 +101,15 @@ def test_options_without_a_counterpart_are_refused(leaf, change, message):
         ({"dynamic_var": True}, "ATTENTION.FILTER_VARIANCE", "learned"),
         ({"fixed_gamma": False}, "ATTENTION.LEARN_GAINS", True),
         ({"squash_ctrl_params": True}, "BOX_PROPOSER.SQUASH", True),
-        ({"disable_overwrite": True}, "MEMORY.NAME", "NoOverwriteMemory"),
+        ({"disable_overwrite": True}, "NO_OVERWRITE", True),
         ({"segm_loss_fn": "wt_cov"}, "LOSS.MASK", "weighted_coverage"),
         ({"box_loss_fn": "huber"}, "LOSS.BOX", "huber"),
-        ({"fixed_order": True}, "LOSS.MATCHER", "FixedOrderMatcher"),
+        ({"fixed_order": True}, "LOSS.MATCHER", "in_order"),
         ({"use_knob": True}, "SCHEDULED_SAMPLING.ENABLED", True),
+        # Stage C compares corners only where it samples.
+        ({"use_iou_box": True, "use_knob": True}, "LOSS.BOX_OVERLAP", "corners"),
+        ({"use_iou_box": True, "use_knob": False}, "LOSS.BOX_OVERLAP", "maps"),
+        ({"use_iou_box": False, "use_knob": True}, "LOSS.BOX_OVERLAP", "maps"),
         ({"padding": 6}, "LOSS.BOX_PADDING_PIXELS", 10.0),
     ],
 )

@@ -19,6 +19,8 @@ from rec_attend_d2.config import load_config
 from rec_attend_d2.data import register_datasets
 from rec_attend_d2.engine import Trainer, evaluate, hooks
 from rec_attend_d2.engine.ema import build_average, read_ema_decay, warmed_up_decay
+from rec_attend_d2.modeling.paper.sequence_model import SequenceModel
+from rec_attend_d2.modeling.steps import Feeder
 
 QUICK = Path(__file__).resolve().parents[2] / "tests" / "configs"
 
@@ -68,15 +70,20 @@ def test_the_average_of_our_models_is_a_model_of_its_own(stage):
     model = build_model(load_config(str(QUICK / f"{stage}.yaml"), ["MODEL.DEVICE", "cpu"])).eval()
     average = build_average(model, 0.5)
     copied = average.module
-    images = torch.rand(2, 3, *model.image_size)
+    images = torch.randint(0, 256, (2, 3, *model.image_size), dtype=torch.uint8)
+
+    def centers(model: SequenceModel) -> Tensor:
+        inputs = model.first_inputs([{"image": image} for image in images])
+        return model.sequence(inputs, Feeder()).steps.proposal.boxes.center
+
     with torch.no_grad():
-        before = model.unroll(images).box_maps
-        assert torch.equal(copied.unroll(images).box_maps, before)
+        before = centers(model)
+        assert torch.equal(centers(copied), before)
         average.update_parameters(model)
         for parameter in model.parameters():
             parameter.add_(0.05)
-        assert torch.equal(copied.unroll(images).box_maps, before)
-        assert not torch.equal(model.unroll(images).box_maps, before)
+        assert torch.equal(centers(copied), before)
+        assert not torch.equal(centers(model), before)
     model.scheduled_sampling.iteration = 7
     assert copied.scheduled_sampling.iteration == 0
     assert not copied.training and not any(parameter.requires_grad for parameter in copied.parameters())
@@ -147,13 +154,13 @@ class Run:
 def run(cfg, tmp_path_factory) -> Run:
     folder, drawn = tmp_path_factory.mktemp("run"), []
 
-    def draw(image, sequence, index):
-        drawn.append(sequence.scores)
-        return image
+    def draw(trace):
+        drawn.append(torch.cat([step.score for step in trace.steps]))
+        return trace.image
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RecordingTrainer, "tested", [])
-        patch.setattr(hooks, "draw_sequence", draw)
+        patch.setattr(hooks, "draw_steps", draw)
         results = train(cfg, folder)
         return Run(folder, results, RecordingTrainer.tested, drawn)
 
@@ -192,7 +199,8 @@ def test_pictures_show_the_average(run, cfg):
     for key, same in (("averaged", True), ("model", False)):
         model.load_state_dict(run.read()[key], strict=False)
         with torch.no_grad():
-            assert torch.equal(model.unroll_inputs([example]).scores, run.drawn[1]) is same
+            (steps,), _ = model.run([example])
+        assert torch.equal(torch.cat([step.score for step in steps]), run.drawn[1]) is same
 
 
 def test_the_best_checkpoint_holds_the_average_that_was_evaluated(run, cfg):

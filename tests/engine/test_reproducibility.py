@@ -9,8 +9,6 @@ RECIPES = {
     "stage_b": [],
     "stage_c": [],
     "fast": ["SOLVER.WARMUP_ITERS", 0],
-    "fast-teacher": ["MODEL.REC_ATTEND.TRAINING.MODE", "ParallelTeacherForcing"],
-    "fast-sequence": ["MODEL.REC_ATTEND.TRAINING.MODE", "SequentialSteps", "INPUT.IMAGE_SIZE", [32, 32]],
 }
 
 

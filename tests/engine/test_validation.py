@@ -17,8 +17,6 @@ MODES = {
     "stage_b": [],
     "stage_c": [],
     "fast": [],
-    "fast-teacher": ["MODEL.REC_ATTEND.TRAINING.MODE", "ParallelTeacherForcing"],
-    "fast-sequence": ["MODEL.REC_ATTEND.TRAINING.MODE", "SequentialSteps"],
     "fast-windows": ["INPUT.AUGMENTATIONS", ["RandomCrop", "RandomIntensity"], "INPUT.CROP.SIZE", [32, 32]],
     "KITTI/stage_a": [],
 }

@@ -1,319 +1,133 @@
-"""The full model: losses and gradients of every option, the properties of the unroll, and inference."""
+"""The trunk alone, with a model that claims one pixel a step."""
 
-import numpy as np
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
+from detectron2.structures import Instances
+from torch import Tensor, nn
 
-from rec_attend_d2.modeling import MaskSequence, RecAttend, Targets
-from rec_attend_d2.modeling.memory import MaxMemory
-from rec_attend_d2.modeling.step_types import ExtraMaps
+from rec_attend_d2.layers.boxes import CenterBoxes
+from rec_attend_d2.modeling import RecurrentAttention
+from rec_attend_d2.modeling.rec_attend import autocast
+from rec_attend_d2.modeling.steps import Cut, ExtraMaps, Feeder, Proposal, Scan, Step, StepInputs, Where
 
-B, T, H, W = 2, 3, 32, 48
-LOSSES = {"loss_mask", "loss_box", "loss_score", "loss_weight_decay"}
-GIVEN_MAPS = {
-    "PREPROCESSOR.NAME": "GivenMaps",
-    "PREPROCESSOR.ANGLE_BINS": 8,
-    "PREPROCESSOR.FOREGROUND_CLASSES": 1,
-    "BOX_PROPOSER.INPUTS": ["image", "memory", "angle", "foreground"],
-    "SEGMENTATION_HEAD.INPUTS": ["image", "memory", "angle"],
-}
-SEMANTIC_MAPS = {**GIVEN_MAPS, "PREPROCESSOR.FOREGROUND_CLASSES": 3}
-# Every value of every option stands somewhere, and different options are mixed.
-OPTIONS = {
-    "default": {},
-    "learned filters": {"ATTENTION.FILTER_VARIANCE": "learned", "ATTENTION.LEARN_GAINS": True},
-    "unit filters": {"ATTENTION.FILTER_VARIANCE": "unit", "BOX_PROPOSER.SQUASH": True, "NORM": "shared"},
-    "no norm": {"NORM": "none", "INIT": "truncated_normal", "LOSS.BOX_OVERLAP": "corners"},
-    "no overwrite": {"MEMORY.NAME": "NoOverwriteMemory", "LOSS.MASK": "bce", "LOSS.BOX": "bce"},
-    "coverage": {"LOSS.MASK": "weighted_coverage", "LOSS.BOX": "weighted_coverage"},
-    "fixed order": {"LOSS.MATCHER": "FixedOrderMatcher"},
-    "mse": {"LOSS.BOX": "mse", "SCHEDULED_SAMPLING.TRUTH_CHOICE": "any", "ATTENTION.LEARN_GAINS": True},
-    "huber": {"LOSS.BOX": "huber", "LOSS.BOX_OVERLAP": "corners", "SCHEDULED_SAMPLING.ENABLED": False},
-    "box mlp": {"BOX_PROPOSER.BOX_MLP_DIMS": [10], "BOX_PROPOSER.GLIMPSE_MLP_LAYERS": 1, "NORM": "shared"},
-    "one glimpse": {"BOX_PROPOSER.GLIMPSES": 1},
-    "angle and foreground": GIVEN_MAPS,
-    "semantic classes": SEMANTIC_MAPS,
-    "nets see different maps": {**GIVEN_MAPS, "BOX_PROPOSER.INPUTS": ["angle"], "SEGMENTATION_HEAD.INPUTS": ["image"]},
-}
+SIDE = 8
 
 
-def batch_for(make_batch, overrides: dict, counts: list[int]) -> list[dict]:
-    return make_batch(
-        counts,
-        angle_bins=overrides.get("PREPROCESSOR.ANGLE_BINS", 0),
-        foreground_classes=overrides.get("PREPROCESSOR.FOREGROUND_CLASSES", 0),
-    )
+@dataclass
+class Log:
+    """Images in the batch and number of every step."""
+
+    sizes: list[int]
+    numbers: list[int]
 
 
-def targets_of(model: RecAttend, batch: list[dict]) -> Targets:
-    return model.extract_targets(batch)
+class PixelByPixel(RecurrentAttention):
+    """Claims the first pixel brighter than one half that is not claimed, and nothing where there is none."""
+
+    def __init__(self, **changes: Any):
+        arguments: dict[str, Any] = {"preprocessor": Nothing(), "stop_early": True, "stop_threshold": 0.5}
+        arguments |= {"max_steps": 10, "recompute": False, "precision": "", "image_size": (SIDE, SIDE)}
+        arguments |= {"training_size": (SIDE, SIDE), "pixel_mean": [0.0] * 3, "pixel_std": [255.0] * 3}
+        super().__init__(**{**arguments, **changes})
+        self.log = Log([], [])
+
+    def look(self, inputs: StepInputs) -> tuple[Proposal, Scan]:
+        self.log.sizes.append(len(inputs.image))
+        self.log.numbers.append(inputs.number)
+        left = ((inputs.image[:, 0] > 0.5) & (inputs.memory < 0.5)).flatten(1).float()
+        pixel = left.argmax(1)
+        center = torch.stack([pixel // SIDE, pixel % SIDE], dim=1).float()
+        boxes = CenterBoxes(center, torch.ones_like(center))
+        return Proposal(torch.arange(len(left)), boxes, left.amax(1, keepdim=True)), Scan()
+
+    def cut_out(self, inputs: StepInputs, proposal: Proposal, where: Where) -> Cut:
+        pixel = (where.boxes.center[:, 0] * SIDE + where.boxes.center[:, 1]).long()
+        return Cut(nn.functional.one_hot(pixel, SIDE**2).float().view(-1, SIDE, SIDE) * proposal.hidden[..., None])
+
+    def decide(self, proposal: Proposal, cut: Cut) -> tuple[Tensor, None]:
+        return proposal.hidden[:, 0] * 0.9, None
+
+    def remember(self, inputs: StepInputs, step: Step, feeder: Feeder) -> Tensor:
+        step.claimed = step.score >= self.stop_threshold
+        return torch.maximum(inputs.memory, feeder.claimed(step.cut.mask, inputs))
+
+    def instances(self, steps: list[Step], extra: ExtraMaps, entry: dict) -> Instances:
+        scores = torch.cat([step.score[step.claimed] for step in steps])
+        return Instances(self.original_size(entry), scores=scores)
+
+    def losses(self, batched_inputs: list[dict]) -> Any:
+        return {"loss": torch.zeros(())}, lambda: {}
 
 
-def warmed_up(model: RecAttend, batch: list[dict]) -> RecAttend:
-    """In evaluation mode, with norm statistics of a few training steps and boxes of some size."""
-    model.train()
-    for _ in range(3):
-        model(batch)
-    return model.eval()
+class Nothing(nn.Module):
+    """A preprocessor that adds nothing."""
+
+    def forward(self, images: Tensor, batched_inputs: list[dict]) -> ExtraMaps:
+        return ExtraMaps()
 
 
-# ---------------------------------------------------------------- training
+def batch_of(counts: list[int]) -> list[dict]:
+    """Images with so many bright pixels."""
+    batch = []
+    for count in counts:
+        image = torch.zeros(3, SIDE * SIDE, dtype=torch.uint8)
+        image[:, 3 : 3 + 2 * count : 2] = 200
+        batch.append({"image": image.view(3, SIDE, SIDE)})
+    return batch
 
 
-@pytest.mark.parametrize("counts", [[2, 1], [3, 0], [0, 0]], ids=str)
-@pytest.mark.parametrize("overrides", OPTIONS.values(), ids=OPTIONS.keys())
-def test_losses_and_gradients_of_every_option(make_model, make_batch, overrides: dict, counts: list[int]):
-    model = make_model(overrides)
-    losses = model(batch_for(make_batch, overrides, counts))
-    assert set(losses) == LOSSES
-    assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in losses.values())
-    assert losses["loss_weight_decay"] > 0 and losses["loss_score"] > 0
-    sum(losses.values()).backward()
-    # Distributed training looks for no unused parameters: each one needs a gradient in every batch.
-    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
-    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+def test_images_leave_the_batch_after_their_first_step_that_claims_nothing():
+    model = PixelByPixel().eval()
+    found, _ = model.run(batch_of([2, 0, 4]))
+    # The step that claims nothing is the last one.
+    assert [[bool(step.claimed) for step in steps] for steps in found] == [
+        [True, True, False],
+        [False],
+        [True, True, True, True, False],
+    ]
+    assert model.log.sizes == [3, 2, 2, 1, 1] and model.log.numbers == [0, 1, 2, 3, 4]
+    assert [len(output["instances"]) for output in model(batch_of([2, 0, 4]))] == [2, 0, 4]
 
 
-@pytest.mark.parametrize("overrides", OPTIONS.values(), ids=OPTIONS.keys())
-def test_objects_teach_every_part(make_model, make_batch, overrides: dict):
-    model = make_model({**overrides, "LOSS.WEIGHT_DECAY": 0.0})
-    losses = model(batch_for(make_batch, overrides, [3, 2]))
-    (losses["loss_mask"] + losses["loss_box"]).backward()
-    for part in (model.box_proposer.control_cnn, model.box_proposer.box, model.segmentation_head):
-        assert max(parameter.grad.abs().max() for parameter in part.parameters()) > 0
+def test_every_step_sees_what_those_before_it_claimed():
+    (steps,), _ = PixelByPixel().eval().run(batch_of([3]))
+    for number, step in enumerate(steps):
+        assert step.memory.sum() == number and step.memory.shape == (1, SIDE, SIDE)
+        torch.testing.assert_close(
+            step.memory, sum((s.cut.mask for s in steps[:number]), torch.zeros_like(step.memory))
+        )
 
 
-def test_a_batch_without_objects_has_no_mask_and_box_loss(make_model, make_batch):
-    losses = make_model()(make_batch([0, 0]))
-    assert losses["loss_mask"] == losses["loss_box"] == 0
+@pytest.mark.parametrize(("changes", "steps"), [({"max_steps": 2}, 2), ({"stop_early": False}, 10)])
+def test_it_ends_with_the_last_step_that_is_allowed(changes: dict, steps: int):
+    model = PixelByPixel(**changes).eval()
+    found, _ = model.run(batch_of([3, 1]))
+    assert len(found[0]) == steps and model.log.numbers == list(range(steps))
 
 
-def test_more_steps_than_objects_teach_the_rest_to_stop(make_model, make_batch):
-    model = make_model({"LOSS.WEIGHT_DECAY": 0.0})
-    batch = make_batch([1, 1])
-    images = model.preprocess_image(batch)
-    sequence = model.unroll(images, None, targets_of(model, batch))
-    sequence.scores.retain_grad()
-    model.compute_losses(sequence, targets_of(model, batch)).losses["loss_score"].backward()
-    # Gradient descent raises the score of the first step, unless a later one is the highest; the rest only falls.
-    assert (sequence.scores.grad[:, 1:] >= 0).all()
-    assert (sequence.scores.grad[:, 1:].sum(1) > 0).all()
+def test_a_feeder_decides_where_to_look_and_what_is_remembered():
+    class LastPixel(Feeder):
+        def where(self, proposal: Proposal, inputs: StepInputs) -> Where:
+            return Where(
+                proposal.image, CenterBoxes(torch.full_like(proposal.boxes.center, SIDE - 1.0), proposal.boxes.size)
+            )
+
+        def claimed(self, mask: Tensor, inputs: StepInputs) -> Tensor:
+            return mask * 0.25
+
+    model = PixelByPixel().eval()
+    taken = model.unroll(model.first_inputs(batch_of([1])), 2, LastPixel())
+    second = taken[1][1]
+    expected = torch.zeros(1, SIDE, SIDE)
+    expected[0, -1, -1] = 0.25
+    assert torch.equal(second.memory, expected) and second.where.boxes.center.tolist() == [[SIDE - 1.0] * 2]
+    assert second.proposal.boxes.center.tolist() == [[0.0, 3.0]]
 
 
-def test_a_few_steps_of_training_lower_the_loss(make_model, make_batch):
-    model, batch = make_model({"SCHEDULED_SAMPLING.ENABLED": False}), make_batch([2, 1])
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    history = []
-    for _ in range(25):
-        loss = sum(model(batch).values())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        history.append(loss.item())
-    assert np.mean(history[-3:]) < history[0] - 0.3
-
-
-# ---------------------------------------------------------------- the unroll
-
-
-def check_shapes(sequence: MaskSequence, channels: int) -> None:
-    shapes = {
-        "scores": (B, T),
-        "memories": (B, T, H, W),
-        "box_maps": (B, T, H, W),
-        "masks": (B, T, H, W),
-        "patches": (B, T, channels, 16, 24),
-        "patch_masks": (B, T, 16, 24),
-        "centers": (B, T, 2),
-        "sizes": (B, T, 2),
-        "glimpse_maps": (B, T, 5, 4, 6),
-    }
-    assert {name: tuple(getattr(sequence, name).shape) for name in shapes} == shapes
-    assert sequence.class_probabilities is None
-    assert sequence.used_boxes.center.shape == sequence.used_boxes.size.shape == (B, T, 2)
-    proposals = sequence.proposals
-    assert proposals.hidden.shape == (B, T, 8)
-    for name in ("center_normalized", "log_size", "learned_log_variance"):
-        assert getattr(proposals, name).shape == (B, T, 2)
-    for name in ("learned_patch_log_gain", "learned_mask_log_gain", "box_map_log_gain"):
-        assert getattr(proposals, name).shape == (B, T)
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("overrides", "channels"), [({}, 4), (GIVEN_MAPS, 12)], ids=["image", "maps"])
-def test_shapes_and_ranges_of_a_sequence(make_model, make_batch, overrides: dict, channels: int, training: bool):
-    model, batch = make_model(overrides).train(training), batch_for(make_batch, overrides, [2, 1])
-    images = model.preprocess_image(batch)
-    sequence = model.unroll(images, model.preprocessor(images, batch), targets_of(model, batch))
-    check_shapes(sequence, channels)
-    for maps in (sequence.masks, sequence.box_maps, sequence.scores):
-        assert ((maps > 0) & (maps < 1)).all()
-    assert (sequence.patch_masks >= 0).all()
-    np.testing.assert_allclose(sequence.glimpse_maps.detach().sum((3, 4)).numpy(), 1, rtol=1e-4)
-    assert (sequence.memories[:, 0] == 0).all()
-
-
-@pytest.mark.parametrize("memory", ["MaxMemory", "NoOverwriteMemory"])
-def test_memory_never_forgets_and_holds_what_was_claimed(make_model, make_batch, memory: str):
-    model = make_model({"MEMORY.NAME": memory})
-    sequence = warmed_up(model, make_batch([2, 1])).unroll(model.preprocess_image(make_batch([2, 1])))
-    assert (sequence.memories[:, 1:] >= sequence.memories[:, :-1]).all()
-    for t in range(1, T):
-        torch.testing.assert_close(sequence.memories[:, t], sequence.masks[:, :t].amax(1))
-
-
-@pytest.mark.parametrize("memory", ["MaxMemory", "NoOverwriteMemory"])
-def test_no_gradient_flows_through_memory(make_model, make_batch, memory: str):
-    model, batch = make_model({"MEMORY.NAME": memory}), make_batch([2, 1])
-    pasted, paste = [], model.attention.paste
-
-    def recorded_paste(*arguments) -> Tensor:
-        pasted.append(paste(*arguments))
-        return pasted[-1]
-
-    model.attention.paste = recorded_paste
-    sequence = model.unroll(model.preprocess_image(batch))
-    assert not sequence.memories.requires_grad
-    later = sequence.masks[:, 1:].sum() + sequence.scores[:, 1:].sum()
-    first, second, _ = torch.autograd.grad(later, pasted)
-    assert (first == 0).all()
-    assert (second != 0).any()
-
-
-def test_no_overwrite_masks_keep_out_of_what_is_claimed(make_model, make_batch):
-    class ScriptedMemory(MaxMemory):
-        def initial(self, images: Tensor) -> Tensor:
-            claimed = super().initial(images)
-            claimed[:, :, :20] = 1.0
-            claimed[:, :, 20:30] = 0.5
-            return claimed
-
-    model = make_model({"MEMORY.NAME": "NoOverwriteMemory"}).eval()
-    images = model.preprocess_image(make_batch([2, 1]))
-    model.memory.initial = ScriptedMemory().initial
-    hidden = model.unroll(images)
-    model.memory.visible = lambda mask, memory: mask
-    full = model.unroll(images)
-    assert (hidden.masks[..., :20] == 0).all()
-    torch.testing.assert_close(hidden.masks[:, 0, :, 20:30], full.masks[:, 0, :, 20:30] / 2)
-    torch.testing.assert_close(hidden.masks[:, 0, :, 30:], full.masks[:, 0, :, 30:])
-
-
-@pytest.mark.parametrize("truth", [True, False])
-def test_patches_and_masks_are_extracted_and_pasted_at_the_used_boxes(make_model, make_batch, truth: bool):
-    model, batch = make_model({"SCHEDULED_SAMPLING.BOX_OFFSET": 10**9}).train(truth), make_batch([3, 3])
-    images = model.preprocess_image(batch)
-    sequence = model.unroll(images, None, targets_of(model, batch))
-    assert torch.allclose(sequence.used_boxes.size, sequence.sizes) != truth
-    for b in range(B):
-        for t in range(T):
-            filters = []
-            for axis, (length, patch) in enumerate(((H, 16), (W, 24))):
-                center = sequence.used_boxes.center[b, t, axis].item()
-                size = sequence.used_boxes.size[b, t, axis].item()
-                means = center + (size + 1) / patch * (np.arange(patch) - (patch - 1) / 2)
-                distance = np.arange(length)[:, None] - means[None]
-                variance = sequence.sizes[b, t, axis].item() / patch  # of the proposed box, also at a true one
-                filters.append(np.exp(-(distance**2) / (2 * variance)) / np.sqrt(2 * np.pi * variance))
-            for channel in range(3):
-                patch = filters[0].T @ images[b, channel].numpy() @ filters[1]
-                np.testing.assert_allclose(sequence.patches[b, t, channel].detach().numpy(), patch, rtol=1e-3)
-            memory_patch = filters[0].T @ sequence.memories[b, t].numpy() @ filters[1]
-            np.testing.assert_allclose(sequence.patches[b, t, 3].detach().numpy(), memory_patch, rtol=1e-3, atol=1e-6)
-            pasted = filters[0] @ sequence.patch_masks[b, t].detach().numpy() @ filters[1].T
-            expected = 1 / (1 + np.exp(5 - np.exp(2) * pasted))
-            np.testing.assert_allclose(sequence.masks[b, t].detach().numpy(), expected, rtol=1e-3)
-
-
-@pytest.mark.parametrize("overrides", [{}, GIVEN_MAPS], ids=["image", "maps"])
-def test_reordering_the_batch_reorders_the_outputs(make_model, make_batch, overrides: dict):
-    batch = batch_for(make_batch, overrides, [2, 1, 3])
-    model = warmed_up(make_model(overrides), batch)
-    order = [2, 0, 1]
-
-    def run(entries: list[dict]) -> MaskSequence:
-        images = model.preprocess_image(entries)
-        return model.unroll(images, model.preprocessor(images, entries))
-
-    straight, reordered = run(batch), run([batch[i] for i in order])
-    for name in ("masks", "scores", "box_maps", "memories", "patches", "centers", "sizes", "glimpse_maps"):
-        torch.testing.assert_close(getattr(reordered, name), getattr(straight, name)[order], rtol=1e-4, atol=1e-5)
-
-
-def test_evaluation_is_deterministic_ignores_targets_and_changes_nothing(make_model, make_batch):
-    batch = make_batch([2, 1])
-    model = warmed_up(make_model({"SCHEDULED_SAMPLING.MASK_OFFSET": 10**9}), batch)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    images = model.preprocess_image(batch)
-    first, second = model.unroll(images), model.unroll(images, None, targets_of(model, batch))
-    assert torch.equal(first.masks, second.masks) and torch.equal(first.scores, second.scores)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-
-
-def test_scheduled_sampling_feeds_true_masks_and_boxes_in_training(make_model, make_batch):
-    schedule = {"BOX_OFFSET": 10**9, "MASK_OFFSET": 10**9, "CENTER_NOISE": 0.0, "PADDING_NOISE": 0.0, "MASK_NOISE": 0.0}
-    model = make_model({f"SCHEDULED_SAMPLING.{key}": value for key, value in schedule.items()})
-    batch = make_batch([3, 3])
-    targets = targets_of(model, batch)
-    sequence = model.unroll(model.preprocess_image(batch), None, targets)
-    # After two steps memory holds two of the three true masks, and nothing else.
-    for b in range(B):
-        taken = [(targets.masks[b, n] * sequence.memories[b, 2]).sum() > 0 for n in range(3)]
-        assert sum(taken) == 2
-        assert torch.equal(sequence.memories[b, 2], targets.masks[b, torch.tensor(taken)].amax(0))
-        used = {tuple(size) for size in sequence.used_boxes.size[b].tolist()}
-        assert used == {tuple(size) for size in targets.boxes.size[b].tolist()}
-    assert not torch.allclose(sequence.sizes, sequence.used_boxes.size)
-
-
-def test_the_iteration_of_the_schedule_decides(make_model, make_batch):
-    model = make_model({"SCHEDULED_SAMPLING.MASK_OFFSET": 100, "SCHEDULED_SAMPLING.BOX_OFFSET": 100})
-    batch = make_batch([3, 3])
-    model.scheduled_sampling.iteration = 10**6
-    sequence = model.unroll(model.preprocess_image(batch), None, targets_of(model, batch))
-    assert torch.equal(sequence.used_boxes.size, sequence.sizes)
-
-
-def test_steps_have_their_own_norm_and_share_all_else(make_model):
-    state = make_model().state_dict()
-    norms = [name for name in state if ".norm." in name]
-    assert norms and all(state[name].shape[0] == T for name in norms)
-    shared = make_model({"NORM": "shared"}).state_dict()
-    assert set(shared) == set(state)
-    assert all(shared[name].shape[0] == 1 for name in norms)
-    assert not any(".norm." in name for name in make_model({"NORM": "none"}).state_dict())
-
-
-def test_every_norm_learns_the_statistics_of_every_step(make_model, make_batch):
-    model = make_model()
-    model(make_batch([2, 1]))
-    means = {name: buffer for name, buffer in model.named_buffers() if name.endswith("running_mean")}
-    assert len(means) == 4 + 3 + 4  # control CNN, conv and deconv layers of the head
-    for mean in means.values():
-        assert (mean != 0).any(dim=1).all()
-        assert not torch.equal(mean[0], mean[1])
-
-
-def test_the_loss_of_training_is_that_of_sampled_truth(make_model, make_batch):
-    """Early in training memory holds true masks, later predicted ones, which changes what is seen and lost."""
-    model = make_model({"SCHEDULED_SAMPLING.MASK_OFFSET": 100, "SCHEDULED_SAMPLING.BOX_OFFSET": 100})
-    totals = []
-    for iteration in (0, 0, 10**6):
-        torch.manual_seed(1)
-        model.scheduled_sampling.iteration = iteration
-        totals.append(model(make_batch([3, 2]))["loss_mask"].item())
-    assert totals[0] == pytest.approx(totals[1], rel=1e-5)
-    assert abs(totals[2] - totals[0]) > 1e-4
-
-
-def test_unrolling_without_the_maps_the_config_names_is_refused(make_model, make_batch):
-    model = make_model(GIVEN_MAPS).eval()
-    with pytest.raises(ValueError, match="'angle'"):
-        model.unroll(model.preprocess_image(make_batch([1])), ExtraMaps())
-
-
-@pytest.mark.parametrize("part", ["BOX_PROPOSER", "SEGMENTATION_HEAD"])
-def test_inputs_that_the_preprocessor_does_not_make_are_refused(make_model, part: str):
-    with pytest.raises(ValueError, match=f"MODEL.REC_ATTEND.{part}.INPUTS names 'angle'"):
-        make_model({f"{part}.INPUTS": ["image", "memory", "angle"]})
+@pytest.mark.parametrize("precision", ["float16", "half"])
+def test_a_precision_that_the_device_lacks(precision: str):
+    with pytest.raises(ValueError, match=rf"TEST.AUTOCAST is '{precision}'.*\['bfloat16'\]"):
+        autocast(torch.device("cpu"), precision)

@@ -11,8 +11,8 @@ import torch
 
 from rec_attend_d2.checkpoint import to_original_names
 from rec_attend_d2.layers.boxes import CenterBoxes
-from rec_attend_d2.modeling.paper.sequence import BoxProposal, StepSequence
-from rec_attend_d2.modeling.steps import Cut, Scan, Step, Where
+from rec_attend_d2.modeling.paper.sequence import BoxProposal, GlimpseScan, StepSequence
+from rec_attend_d2.modeling.steps import Cut, Step, Where
 
 PROBLEMS = ["box_leaf", "box_city"]
 PHASES = ["eval", "train"]
@@ -50,7 +50,7 @@ def original_sequence(problem, phase: str) -> StepSequence:
     scores = theirs["s_out"]
     steps = Step(
         memory=torch.zeros_like(theirs["attn_box"]),
-        scan=Scan(theirs["ctrl_rnn_glimpse_map"]),
+        scan=GlimpseScan(theirs["ctrl_rnn_glimpse_map"]),
         proposal=proposal,
         where=Where(proposal.image, proposal.boxes),
         cut=Cut(theirs["attn_box"]),

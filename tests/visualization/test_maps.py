@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from rec_attend_d2.modeling.step_types import ExtraMaps
+from rec_attend_d2.modeling.steps import ExtraMaps
 from rec_attend_d2.visualization.colors import instance_color
 from rec_attend_d2.visualization.maps import angle_picture, class_picture, draw_maps
 

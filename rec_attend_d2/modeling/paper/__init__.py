@@ -1,6 +1,12 @@
 """The paper's model, number for number: stage A (preprocessor), stage B (box proposer) and stage C (all of it)."""
 
-from . import backbone_fcn, foreground_fcn  # noqa: F401 (they register parts)
+from . import (  # noqa: F401 (they register parts)
+    backbone_fcn,
+    box_proposer,
+    foreground_fcn,
+    segmentation_head,
+    stop_scorer,
+)
 from .box_proposer_stage import RecAttendBoxProposer
 from .model import RecAttend
 from .preprocessor_stage import RecAttendPreprocessor

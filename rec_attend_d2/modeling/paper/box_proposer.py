@@ -16,9 +16,9 @@ from ...data.training import training_size
 from ...layers.boxes import CenterBoxes, scale_axes
 from ...layers.initialization import initialize
 from ..registries import BOX_PROPOSER_REGISTRY
-from ..steps import Scan, StepInputs
+from ..steps import StepInputs
 from .control_cnn import ControlCNN
-from .sequence import BoxProposal
+from .sequence import BoxProposal, GlimpseScan
 
 _KEY = "MODEL.REC_ATTEND.BOX_PROPOSER"
 
@@ -211,7 +211,8 @@ class GlimpseLSTMBoxProposer(nn.Module):
             "initializer": cfg.MODEL.REC_ATTEND.INIT,
         }
 
-    def forward(self, inputs: StepInputs) -> tuple[BoxProposal, Scan]:
+    def forward(self, inputs: StepInputs) -> tuple[BoxProposal, GlimpseScan]:
         """A box per image, and where the glimpses went."""
         hidden, glimpse_maps = self.glimpse(self.control_cnn(inputs))
-        return decode_box_parameters(self.box(hidden), self.image_size, self.squash, hidden), Scan(glimpse_maps)
+        proposal = decode_box_parameters(self.box(hidden), self.image_size, self.squash, hidden)
+        return proposal, GlimpseScan(glimpse_maps)

@@ -1,13 +1,33 @@
 """What the paper's proposer gives out, and all steps of a batch in one container.
 
-Shapes: `B` images, `T` steps, `H, W` network input. A step looks at one box per image, in the order of the images.
+Shapes: `B` images, `T` steps, `H, W` network input, `K` glimpses, `h, w` the control CNN's map. A step looks at one box
+per image, in the order of the images.
 """
 
+import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from ..steps import Proposal, Step
+from ..steps import Proposal, Scan, Step
+
+
+@dataclass
+class GlimpseScan(Scan):
+    """Where the glimpses went.
+
+    Attributes:
+        glimpse_maps: [B, K, h, w], each of which sums to 1.
+    """
+
+    glimpse_maps: Tensor
+
+    def heat(self) -> Tensor:
+        """The last glimpse on a log scale: 0 where it is not above uniform, 1 where all of it is on one place."""
+        last = self.glimpse_maps[:, -1]
+        places = last.shape[1] * last.shape[2]
+        return torch.log((last * places).clamp(min=1)) / math.log(max(places, 2))
 
 
 @dataclass

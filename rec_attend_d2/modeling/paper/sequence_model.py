@@ -16,13 +16,13 @@ from ...layers.conv_norm import remembered_folds
 from ...registry import look_up
 from ..rec_attend import RecurrentAttention
 from ..registries import BOX_PROPOSER_REGISTRY
-from ..steps import Feeder, Scan, Step, StepInputs, stack_steps
+from ..steps import Feeder, Step, StepInputs, stack_steps
 from .attention import GaussianAttention
 from .criterion import CriterionOutput
 from .losses import weight_decay_loss
 from .preprocessor import build_preprocessor
 from .scheduled_sampling import ScheduledSampling
-from .sequence import BoxProposal, StepSequence
+from .sequence import BoxProposal, GlimpseScan, StepSequence
 from .statistics import training_statistics
 from .targets import Targets
 
@@ -80,7 +80,7 @@ class SequenceModel(RecurrentAttention):
             **cls.image_arguments(cfg),
         }
 
-    def look(self, inputs: StepInputs) -> tuple[BoxProposal, Scan]:
+    def look(self, inputs: StepInputs) -> tuple[BoxProposal, GlimpseScan]:
         """Glimpses at the map of the control CNN, and the box read after the last one."""
         return self.box_proposer(inputs)
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from rec_attend_d2.layers.boxes import CenterBoxes
 from rec_attend_d2.layers.step_norm import PerStepBatchNorm
-from rec_attend_d2.modeling.losses import (
+from rec_attend_d2.modeling.paper.losses import (
     Comparison,
     bce_loss,
     box_corner_overlap,

@@ -3,20 +3,15 @@
 import pytest
 import torch
 
-from rec_attend_d2.modeling.inputs import (
-    StepInputs,
-    check_conv_layers,
-    feature_size,
-    input_channels,
-)
-from rec_attend_d2.modeling.step_types import ExtraMaps
+from rec_attend_d2.modeling.paper.inputs import check_conv_layers, feature_size, input_channels, input_maps
+from rec_attend_d2.modeling.steps import ExtraMaps, StepInputs
 
 KEY = "MODEL.REC_ATTEND.BOX_PROPOSER.INPUTS"
 ALL = ["image", "memory", "angle", "foreground"]
 
 
 def concatenated(image: torch.Tensor, memory: torch.Tensor, extra: ExtraMaps, names: list[str]) -> torch.Tensor:
-    return torch.cat(StepInputs(image, memory, extra).maps(names), dim=1)
+    return torch.cat(input_maps(StepInputs(image, memory, extra), names), dim=1)
 
 
 @pytest.fixture
@@ -72,52 +67,6 @@ def test_a_map_the_preprocessor_does_not_make_is_refused(tiny_cfg, name: str):
 def test_a_map_missing_from_the_batch_is_an_error(name: str):
     with pytest.raises(ValueError, match=f"'{name}'"):
         concatenated(torch.zeros(1, 3, 4, 5), torch.zeros(1, 4, 5), ExtraMaps(), ["image", name])
-
-
-def test_features_count_with_the_channels_of_the_finest_map(tiny_cfg):
-    cfg = tiny_cfg({"PREPROCESSOR.FEATURE_CHANNELS": [5, 7]})
-    assert input_channels(cfg, ["features"], KEY) == 5
-    assert input_channels(cfg, ["memory", "features", "image"], KEY) == 9
-
-
-def test_features_that_nobody_makes_are_refused(tiny_cfg):
-    with pytest.raises(ValueError, match=f"{KEY} names 'features'.*FEATURE_CHANNELS"):
-        input_channels(tiny_cfg(), ["image", "features"], KEY)
-
-
-def test_a_memory_of_two_channels_counts_twice(tiny_cfg):
-    cfg = tiny_cfg({"MEMORY.NAME": "BoundaryMemory"})
-    assert input_channels(cfg, ["image", "memory"], KEY) == 5
-    memory = torch.rand(2, 2, 4, 5)
-    seen = concatenated(torch.zeros(2, 3, 4, 5), memory, ExtraMaps(), ["image", "memory"])
-    assert seen.shape[1] == 5 and torch.equal(seen[:, 3:], memory)
-
-
-def test_features_are_left_out_of_the_concatenation(extra: ExtraMaps):
-    image, memory = torch.rand(2, 3, 4, 5), torch.rand(2, 4, 5)
-    extra.features = (torch.rand(2, 7, 1, 1),)
-    seen = concatenated(image, memory, extra, ["image", "features", "angle"])
-    assert torch.equal(seen, torch.cat([image, extra.angle], 1))
-
-
-def test_step_inputs_concatenate_and_select_images(extra: ExtraMaps):
-    image, memory = torch.rand(2, 3, 4, 5), torch.rand(2, 4, 5)
-    extra.features = (torch.rand(2, 7, 2, 2), torch.rand(2, 6, 1, 1))
-    extra.foreground = None
-    inputs = StepInputs(image, memory, extra)
-    assert torch.equal(torch.cat(inputs.maps(["image", "memory"]), 1), torch.cat([image, memory[:, None]], 1))
-
-    chosen = inputs.select(torch.tensor([1, 1, 0]))
-    assert isinstance(chosen, StepInputs)
-    for whole, part in (
-        (image, chosen.image),
-        (memory, chosen.memory),
-        (extra.angle, chosen.extra.angle),
-        (extra.features[0], chosen.extra.features[0]),
-        (extra.features[1], chosen.extra.features[1]),
-    ):
-        assert torch.equal(part, torch.stack([whole[1], whole[1], whole[0]]))
-    assert chosen.extra.foreground is None and len(chosen.extra.features) == 2
 
 
 @pytest.mark.parametrize(("channels", "pools"), [([4, 4], [2]), ([4], [2, 1]), ([], [])])

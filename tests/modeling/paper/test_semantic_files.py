@@ -8,7 +8,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from rec_attend_d2.modeling.semantic_files import SemanticFiles, build_semantic_files
+from rec_attend_d2.modeling.paper.semantic_files import SemanticFiles, build_semantic_files
 
 VALUES = [24, 26]
 

@@ -4,34 +4,31 @@ import math
 
 import numpy as np
 import pytest
-import scipy.special
 import torch
 from torch import Tensor, nn
 
-from rec_attend_d2.modeling.box_proposer import (
+from rec_attend_d2.modeling.paper.box_proposer import (
     MLP,
     GlimpseLSTM,
     GlimpseLSTMBoxProposer,
     LSTMCell,
-    build_box_proposer,
     decode_box_parameters,
     initial_log_size,
-    place_coordinates,
 )
-from rec_attend_d2.modeling.control_cnn import ConvControlCNN
-from rec_attend_d2.modeling.inputs import StepInputs
-from rec_attend_d2.modeling.step_types import ExtraMaps, Proposal
+from rec_attend_d2.modeling.paper.control_cnn import ControlCNN
+from rec_attend_d2.modeling.paper.sequence import BoxProposal, GlimpseScan
+from rec_attend_d2.modeling.steps import ExtraMaps, StepInputs, select
 
 HEIGHT, WIDTH = 32, 48
 
 
-def decode(parameters: Tensor, squash: bool) -> Proposal:
-    return decode_box_parameters(parameters, (HEIGHT, WIDTH), squash, torch.zeros(len(parameters), 8), torch.zeros(1))
+def decode(parameters: Tensor, squash: bool) -> BoxProposal:
+    return decode_box_parameters(parameters, (HEIGHT, WIDTH), squash, torch.zeros(len(parameters), 8))
 
 
-def inputs(batch: int = 2, seed: int = 5) -> StepInputs:
+def inputs(batch: int = 2, seed: int = 5, number: int = 0) -> StepInputs:
     maps = torch.rand(batch, 4, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(seed))
-    return StepInputs(image=maps[:, :3], memory=maps[:, 3], extra=ExtraMaps())
+    return StepInputs(image=maps[:, :3], memory=maps[:, 3], extra=ExtraMaps(), number=number)
 
 
 def test_decoding_by_hand():
@@ -107,7 +104,7 @@ def test_mlp_has_relu_between_but_not_after():
 def test_glimpses_are_weighted_means_of_the_feature_map():
     glimpse = GlimpseLSTM(channels=3, places=6, hidden_size=4, glimpses=4, mlp_layers=2)
     features = torch.randn(2, 3, 2, 3)
-    hidden, maps = glimpse(features, torch.full((2, 2, 3), 1 / 6))
+    hidden, maps = glimpse(features)
     assert hidden.shape == (2, 4) and maps.shape == (2, 4, 2, 3)
 
     state = torch.zeros(2, 4), torch.zeros(2, 4)
@@ -127,16 +124,16 @@ def test_glimpses_are_weighted_means_of_the_feature_map():
 
 @pytest.mark.parametrize("glimpses", [1, 3])
 def test_shapes_of_a_proposal(tiny_cfg, glimpses: int):
-    proposer = build_box_proposer(tiny_cfg({"BOX_PROPOSER.GLIMPSES": glimpses}))
-    proposal = proposer(inputs(), 0)
+    proposer = GlimpseLSTMBoxProposer(tiny_cfg({"BOX_PROPOSER.GLIMPSES": glimpses}))
+    proposal, scan = proposer(inputs())
     assert proposal.boxes.center.shape == proposal.boxes.size.shape == (2, 2)
     assert proposal.center_normalized.shape == proposal.log_size.shape == proposal.learned_log_variance.shape == (2, 2)
     assert proposal.learned_patch_log_gain.shape == proposal.box_map_log_gain.shape == (2,)
     assert proposal.learned_mask_log_gain.shape == (2,)
     assert proposal.hidden.shape == (2, 8)
-    assert proposal.glimpse_maps.shape == (2, glimpses, 4, 6)
-    np.testing.assert_allclose(proposal.glimpse_maps.sum((2, 3)).detach().numpy(), 1, rtol=1e-5)
-    np.testing.assert_allclose(proposal.glimpse_maps[:, 0].detach().numpy(), 1 / 24, rtol=1e-5)
+    assert scan.glimpse_maps.shape == (2, glimpses, 4, 6)
+    np.testing.assert_allclose(scan.glimpse_maps.sum((2, 3)).detach().numpy(), 1, rtol=1e-5)
+    np.testing.assert_allclose(scan.glimpse_maps[:, 0].detach().numpy(), 1 / 24, rtol=1e-5)
 
 
 @pytest.mark.parametrize("squash", [False, True])
@@ -151,14 +148,14 @@ def test_a_fresh_proposer_starts_in_the_middle_with_the_initial_size(
         "BOX_PROPOSER.BOX_MLP_DIMS": box_mlp_dims,
         "INIT": init,
     }
-    boxes = build_box_proposer(tiny_cfg(overrides))(inputs(), 0).boxes
+    boxes = GlimpseLSTMBoxProposer(tiny_cfg(overrides))(inputs())[0].boxes
     np.testing.assert_allclose(boxes.center.detach().numpy(), [[HEIGHT / 2, WIDTH / 2]] * 2, rtol=0.1)
     np.testing.assert_allclose(boxes.size.detach().numpy(), [[HEIGHT / 4, WIDTH / 4]] * 2, rtol=0.1)
 
 
 def test_layers_follow_the_config(tiny_cfg):
     overrides = {"BOX_PROPOSER.BOX_MLP_DIMS": [10, 12], "BOX_PROPOSER.GLIMPSE_MLP_LAYERS": 3}
-    proposer = build_box_proposer(tiny_cfg(overrides))
+    proposer = GlimpseLSTMBoxProposer(tiny_cfg(overrides))
     assert [layer.weight.shape for layer in proposer.box.layers] == [(10, 8), (12, 10), (9, 12)]
     assert [layer.weight.shape for layer in proposer.glimpse.next_glimpse.layers] == [(8, 8), (8, 8), (24, 8)]
     assert [layer.conv.weight.shape[0] for layer in proposer.control_cnn.layers] == [4, 4, 6, 6]
@@ -166,52 +163,53 @@ def test_layers_follow_the_config(tiny_cfg):
 
 
 def test_a_fresh_lstm_remembers(tiny_cfg):
-    bias = build_box_proposer(tiny_cfg()).glimpse.lstm.gates.bias
+    bias = GlimpseLSTMBoxProposer(tiny_cfg()).glimpse.lstm.gates.bias
     assert bias.tolist() == [0.0] * 8 + [1.0] * 8 + [0.0] * 16
 
 
 def test_no_state_is_kept_from_step_to_step(tiny_cfg):
-    proposer = build_box_proposer(tiny_cfg()).eval()
-    first = proposer(inputs(), 1)
-    proposer(inputs(seed=6), 0)
-    again = proposer(inputs(), 1)
+    proposer = GlimpseLSTMBoxProposer(tiny_cfg()).eval()
+    first, _ = proposer(inputs(number=1))
+    proposer(inputs(seed=6))
+    again, _ = proposer(inputs(number=1))
     assert torch.equal(first.hidden, again.hidden) and torch.equal(first.boxes.size, again.boxes.size)
 
 
 def test_images_of_a_batch_do_not_see_each_other_in_evaluation(tiny_cfg):
-    proposer = build_box_proposer(tiny_cfg()).eval()
-    together = proposer(inputs(3), 0)
-    alone = proposer(inputs(3).select(torch.tensor([1])), 0)
+    proposer = GlimpseLSTMBoxProposer(tiny_cfg()).eval()
+    together, looked = proposer(inputs(3))
+    alone, looked_alone = proposer(select(inputs(3), torch.tensor([1])))
+    assert together.image.tolist() == [0, 1, 2]
     torch.testing.assert_close(together.boxes.center[1:2], alone.boxes.center)
-    torch.testing.assert_close(together.glimpse_maps[1:2], alone.glimpse_maps)
+    torch.testing.assert_close(looked.glimpse_maps[1:2], looked_alone.glimpse_maps)
 
 
 def test_pools_that_do_not_divide_the_image_are_refused(tiny_cfg):
     cfg = tiny_cfg()
     cfg.INPUT.IMAGE_SIZE = [32, 44]
     with pytest.raises(ValueError, match=r"MODEL.REC_ATTEND.BOX_PROPOSER.CONV_POOLS.*INPUT.IMAGE_SIZE = \[32, 44\]"):
-        build_box_proposer(cfg)
+        GlimpseLSTMBoxProposer(cfg)
 
 
 def test_channels_and_pools_of_different_length_are_refused(tiny_cfg):
     with pytest.raises(ValueError, match="(?=.*BOX_PROPOSER.*CONV_CHANNELS)(?=.*CONV_POOLS)"):
-        build_box_proposer(tiny_cfg({"BOX_PROPOSER.CONV_CHANNELS": [4, 4, 6]}))
+        GlimpseLSTMBoxProposer(tiny_cfg({"BOX_PROPOSER.CONV_CHANNELS": [4, 4, 6]}))
 
 
 @pytest.mark.parametrize("initial_size", [0.0, -1.0])
 def test_an_initial_size_of_nothing_is_refused(tiny_cfg, initial_size: float):
     with pytest.raises(ValueError, match="MODEL.REC_ATTEND.BOX_PROPOSER.INITIAL_SIZE"):
-        build_box_proposer(tiny_cfg({"BOX_PROPOSER.INITIAL_SIZE": initial_size}))
+        GlimpseLSTMBoxProposer(tiny_cfg({"BOX_PROPOSER.INITIAL_SIZE": initial_size}))
 
 
 @pytest.mark.parametrize("glimpses", [0, -1])
 def test_a_proposer_that_never_looks_is_refused(tiny_cfg, glimpses: int):
     with pytest.raises(ValueError, match=f"MODEL.REC_ATTEND.BOX_PROPOSER.GLIMPSES is {glimpses}"):
-        build_box_proposer(tiny_cfg({"BOX_PROPOSER.GLIMPSES": glimpses}))
+        GlimpseLSTMBoxProposer(tiny_cfg({"BOX_PROPOSER.GLIMPSES": glimpses}))
 
 
 def test_constructor_without_a_config():
-    control_cnn = ConvControlCNN(
+    control_cnn = ControlCNN(
         inputs=["image"],
         in_channels=3,
         map_size=(4, 6),
@@ -228,103 +226,19 @@ def test_constructor_without_a_config():
         glimpses=2,
         glimpse_mlp_layers=1,
         box_mlp_dims=[],
-        first_glimpse="uniform",
-        coordinates=False,
         squash=False,
         initial_size=0.5,
         initializer="kaiming",
     )
     given = StepInputs(torch.rand(1, 3, 8, 12), torch.zeros(1, 8, 12), ExtraMaps())
-    assert proposer(given, 0).glimpse_maps.shape == (1, 2, 4, 6)
+    assert proposer(given)[1].glimpse_maps.shape == (1, 2, 4, 6)
 
 
-def test_the_first_glimpse_goes_where_it_is_told():
-    glimpse = GlimpseLSTM(channels=3, places=6, hidden_size=4, glimpses=2, mlp_layers=1)
-    features = torch.randn(2, 3, 2, 3)
-    first = scipy.special.softmax(torch.randn(2, 6).numpy(), axis=1).reshape(2, 2, 3)
-    hidden, maps = glimpse(features, torch.from_numpy(first))
-    np.testing.assert_allclose(maps[:, 0].detach().numpy(), first, rtol=1e-5)
-
-    seen = torch.from_numpy((first[:, None] * features.numpy()).sum((2, 3)))
-    state = glimpse.lstm(seen, torch.zeros(2, 4), torch.zeros(2, 4))
-    second = torch.softmax(glimpse.next_glimpse.layers[0](state[0]), 1)
-    torch.testing.assert_close(maps[:, 1].flatten(1), second)
-    seen = torch.einsum("bp,bcp->bc", second, features.flatten(2))
-    torch.testing.assert_close(hidden, glimpse.lstm(seen, *state)[0])
-
-
-def test_a_uniform_first_glimpse_scores_no_places(tiny_cfg):
-    assert build_box_proposer(tiny_cfg())(inputs(), 0).places is None
-
-
-@pytest.mark.parametrize("glimpses", [1, 3])
-def test_a_learned_first_glimpse_scores_the_places(tiny_cfg, glimpses: int):
-    overrides = {"BOX_PROPOSER.FIRST_GLIMPSE": "learned", "BOX_PROPOSER.GLIMPSES": glimpses}
-    proposer = build_box_proposer(tiny_cfg(overrides)).eval()
-    proposal = proposer(inputs(), 1)
-    score = proposer.first_glimpse.score
-    features = proposer.control_cnn(inputs(), 1)
-    logits = torch.einsum("bchw,c->bhw", features, score.weight[0, :, 0, 0]) + score.bias
-    torch.testing.assert_close(proposal.places.logits, logits)
-    assert proposal.places.boxes is None
-    # All of it on the best place.
-    expected = (logits == logits.amax((1, 2), keepdim=True)).numpy()
-    assert expected.sum() == 2
-    np.testing.assert_allclose(proposal.glimpse_maps[:, 0].detach().numpy(), expected, atol=1e-6)
-    np.testing.assert_allclose(proposal.glimpse_maps.sum((2, 3)).detach().numpy(), 1, rtol=1e-5)
-
-
-def test_a_learned_first_glimpse_learns_from_box_and_places(tiny_cfg):
-    proposer = build_box_proposer(tiny_cfg({"BOX_PROPOSER.FIRST_GLIMPSE": "learned"}))
-    weight = proposer.first_glimpse.score.weight
-    proposal = proposer(inputs(), 0)
-    for loss in (proposal.boxes.center.square().sum(), proposal.places.logits.square().sum()):
-        (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True)
-        assert gradient.abs().max() > 0
-
-
-def test_place_coordinates():
-    coordinates = place_coordinates(2, 4)
-    assert coordinates.tolist() == [[[[-0.5] * 4, [0.5] * 4], [[-0.75, -0.25, 0.25, 0.75]] * 2]]
-
-
-@pytest.mark.parametrize("squash", [False, True])
-@pytest.mark.parametrize("place", [(0, 0), (3, 2)])
-def test_a_box_is_read_relative_to_the_first_glimpse(tiny_cfg, place: tuple[int, int], squash: bool):
-    overrides = {"COORDINATES": True, "FIRST_GLIMPSE": "learned", "SQUASH": squash, "INITIAL_SIZE": 0.25}
-    proposer = build_box_proposer(tiny_cfg({f"BOX_PROPOSER.{name}": value for name, value in overrides.items()}))
-    torch.nn.init.zeros_(proposer.box.layers[-1].weight)
-    logits = torch.zeros(2, 4, 6)
-    logits[:, place[0], place[1]] = 1.0
-    proposer.first_glimpse.score.forward = lambda features: logits[:, None]
-    boxes = proposer(inputs(), 0).boxes
-    expected = torch.tensor([[8.0 * place[0] + 4, 8.0 * place[1] + 4]]).expand(2, 2)
-    torch.testing.assert_close(boxes.center, expected)
-    torch.testing.assert_close(boxes.size, torch.tensor([[HEIGHT / 4, WIDTH / 4]]).expand(2, 2))
-
-
-@pytest.mark.parametrize("first_glimpse", ["uniform", "learned"])
-def test_with_coordinates_the_lstm_also_sees_where_it_looks(tiny_cfg, first_glimpse: str):
-    overrides = {"BOX_PROPOSER.COORDINATES": True, "BOX_PROPOSER.FIRST_GLIMPSE": first_glimpse}
-    proposer = build_box_proposer(tiny_cfg(overrides)).eval()
-    seen = []
-    proposer.glimpse.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
-    proposal = proposer(inputs(), 0)
-    torch.testing.assert_close(seen[0][:, :6], proposer.control_cnn(inputs(), 0))
-    for row in range(4):
-        for column in range(6):
-            # Centre of the place relative to the image, from -1 to 1.
-            expected = [(8 * row + 4) / HEIGHT * 2 - 1, (8 * column + 4) / WIDTH * 2 - 1]
-            np.testing.assert_allclose(seen[0][:, 6:, row, column].detach().numpy(), [expected] * 2, atol=1e-6)
-    assert proposal.hidden.shape == (2, 8)
-    # They follow from the config and are no part of checkpoints.
-    without = build_box_proposer(tiny_cfg({**overrides, "BOX_PROPOSER.COORDINATES": False}))
-    assert set(proposer.state_dict()) == set(without.state_dict())
-
-
-def test_the_lstm_looks_at_an_image_encoders_features_too(fast_cfg):
-    overrides = {"BOX_PROPOSER.NAME": "GlimpseLSTMBoxProposer", "BOX_PROPOSER.HIDDEN_DIM": 8}
-    proposer = build_box_proposer(fast_cfg(overrides))
-    extra = ExtraMaps(features=(torch.rand(2, 4, 8, 16), torch.rand(2, 6, 4, 8)))
-    given = StepInputs(torch.rand(2, 3, 32, 64), torch.rand(2, 32, 64), extra)
-    assert proposer(given, 0).glimpse_maps.shape == (2, 5, 4, 8)
+def test_the_heat_of_a_glimpse_is_its_gain_over_uniform_on_a_log_scale():
+    maps = torch.zeros(3, 2, 2, 4)
+    maps[0, 1] = 1 / 8
+    maps[1, 1, 0, 2] = 1
+    maps[2, 1, 1] = torch.tensor([0.5, 0.25, 0.25, 0])
+    heat = GlimpseScan(maps).heat()
+    assert (heat[0] == 0).all() and heat[1, 0, 2] == 1 and heat[1].sum() == 1
+    torch.testing.assert_close(heat[2, 1], torch.tensor([2 / 3, 1 / 3, 1 / 3, 0]))

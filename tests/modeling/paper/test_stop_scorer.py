@@ -2,24 +2,17 @@
 
 import math
 
-import numpy as np
 import pytest
-import scipy.special
 import torch
 
-from rec_attend_d2.modeling.stop_scorer import (
-    HiddenStateScorer,
-    LinearStopScorer,
-    PooledStopScorer,
-    build_stop_scorer,
-)
+from rec_attend_d2.modeling.paper.stop_scorer import HiddenStateScorer, LinearStopScorer
 
 HIDDEN, CHANNELS, HEIGHT, WIDTH = 8, 3, 2, 4
 
 
 @pytest.fixture
 def scorer(tiny_cfg) -> LinearStopScorer:
-    return build_stop_scorer(tiny_cfg(), HIDDEN, (CHANNELS, HEIGHT, WIDTH))
+    return LinearStopScorer(tiny_cfg(), HIDDEN, (CHANNELS, HEIGHT, WIDTH))
 
 
 def test_features_follow_the_hidden_state_in_the_order_y_x_channel(scorer: LinearStopScorer):
@@ -38,33 +31,6 @@ def test_the_bias_is_added(scorer: LinearStopScorer):
     torch.nn.init.constant_(scorer.linear.bias, math.log(3))
     scores = scorer(torch.randn(2, HIDDEN), torch.randn(2, CHANNELS, HEIGHT, WIDTH))
     assert scores.tolist() == pytest.approx([0.75, 0.75])
-
-
-@pytest.fixture
-def pooled_scorer(tiny_cfg) -> PooledStopScorer:
-    overrides = {"STOP_SCORER.NAME": "PooledStopScorer", "STOP_SCORER.MLP_DIM": 5}
-    return build_stop_scorer(tiny_cfg(overrides), HIDDEN, (CHANNELS, HEIGHT, WIDTH))
-
-
-def test_pooled_scorer_is_an_mlp_on_the_hidden_state_the_mean_and_the_maximum(pooled_scorer: PooledStopScorer):
-    hidden, features = torch.randn(6, HIDDEN), torch.randn(6, CHANNELS, HEIGHT, WIDTH)
-    maps = features.numpy()
-    seen = np.concatenate([hidden.numpy(), maps.mean((2, 3)), maps.max((2, 3))], axis=1)
-    first, _, second = pooled_scorer.mlp
-    assert first.weight.shape == (5, HIDDEN + 2 * CHANNELS)
-    weights = [parameter.detach().numpy() for parameter in (first.weight, first.bias, second.weight, second.bias)]
-    inner = np.maximum(seen @ weights[0].T + weights[1], 0)
-    assert (inner == 0).any() and (inner > 0).any()
-    expected = scipy.special.expit(inner @ weights[2].T + weights[3])[:, 0]
-    scores = pooled_scorer(hidden, features)
-    np.testing.assert_allclose(scores.detach().numpy(), expected, rtol=1e-5)
-    assert scores.std() > 1e-3
-
-
-def test_pooled_scorer_does_not_care_where_a_feature_is(pooled_scorer: PooledStopScorer):
-    hidden, features = torch.randn(2, HIDDEN), torch.randn(2, CHANNELS, HEIGHT, WIDTH)
-    moved = features.flip(3).roll(1, 2)
-    torch.testing.assert_close(pooled_scorer(hidden, moved), pooled_scorer(hidden, features))
 
 
 @pytest.mark.parametrize("foreground_classes", [0, 1])

@@ -10,7 +10,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
 
-from rec_attend_d2.modeling import RecurrentModel
+from rec_attend_d2.modeling.paper.sequence_model import SequenceModel
 
 GIVEN_MAPS = {
     "PREPROCESSOR.NAME": "GivenMaps",
@@ -43,10 +43,10 @@ def make_cfg(tiny_cfg, architecture: str) -> Callable[..., CfgNode]:
 
 
 @pytest.fixture
-def make_model(make_cfg) -> Callable[..., RecurrentModel]:
+def make_model(make_cfg) -> Callable[..., SequenceModel]:
     """A function from config overrides to a model."""
 
-    def make(overrides: dict | None = None) -> RecurrentModel:
+    def make(overrides: dict | None = None) -> SequenceModel:
         return build_model(make_cfg(overrides))
 
     return make

@@ -6,10 +6,8 @@ import pytest
 import torch
 from detectron2.structures import Instances
 
-from rec_attend_d2.modeling.postprocessing import (
+from rec_attend_d2.modeling.paper.postprocessing import (
     StrongestInstance,
-    StrongestMask,
-    build_postprocessor,
     foreground_area,
     majority_classes,
     resize_maps,
@@ -89,16 +87,6 @@ def test_scores_weigh_the_masks():
     assert np.array_equal(result.pred_masks.numpy(), expected)
     assert result.scores.tolist() == pytest.approx(scores.tolist())
     assert result.pred_masks.sum(0).max() == 1
-
-
-def test_strongest_mask_uses_scores_only_to_choose_the_steps():
-    masks, scores = soft_masks(4), torch.tensor([0.35, 0.9, 0.1, 0.31])
-    weighing = make_postprocessor()
-    postprocessor = StrongestMask(**{**vars(weighing), "score_threshold": 0.3, "mask_threshold": 0.6})
-    result = postprocessor(masks, scores, None, (9, 13))
-    expected = strongest_instance(masks[[0, 1, 3]].numpy(), 0.6)
-    assert np.array_equal(result.pred_masks.numpy(), expected)
-    assert result.scores.tolist() == pytest.approx([0.35, 0.9, 0.31])
 
 
 def test_boxes_are_tight():
@@ -280,17 +268,15 @@ def test_built_from_config(tiny_cfg):
     options = {
         "SCORE_THRESHOLD": 0.6,
         "MASK_THRESHOLD": 0.4,
-        "BILATERAL_DIAMETER": 7,
-        "BILATERAL_SIGMA": 3.0,
         "DILATION": 5,
         "MIN_AREA": 12,
     }
-    postprocessor = build_postprocessor(tiny_cfg({f"TEST.{key}": value for key, value in options.items()}))
-    assert isinstance(postprocessor, StrongestInstance)
+    postprocessor = StrongestInstance(tiny_cfg({f"TEST.{key}": value for key, value in options.items()}))
     assert {key: getattr(postprocessor, key.lower()) for key in options} == options
     assert postprocessor.use_foreground is False
+    assert (postprocessor.bilateral_diameter, postprocessor.bilateral_sigma) == (5, 10.0)
 
 
 def test_use_foreground_without_a_foreground_map_is_refused(tiny_cfg):
     with pytest.raises(ValueError, match="TEST.USE_FOREGROUND.*FOREGROUND_CLASSES is 0"):
-        build_postprocessor(tiny_cfg({"TEST.USE_FOREGROUND": True}))
+        StrongestInstance(tiny_cfg({"TEST.USE_FOREGROUND": True}))

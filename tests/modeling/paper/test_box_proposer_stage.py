@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from rec_attend_d2.layers.boxes import CenterBoxes
 from rec_attend_d2.modeling import RecAttendBoxProposer
-from rec_attend_d2.modeling.step_types import Proposal
+from rec_attend_d2.modeling.paper.sequence import BoxProposal, GlimpseScan
+from rec_attend_d2.modeling.steps import StepInputs
 
 B, T, H, W = 2, 3, 32, 48
 GIVEN_MAPS = {
@@ -25,7 +26,7 @@ OPTIONS = {
     "learned filters": {"ATTENTION.FILTER_VARIANCE": "learned", "NORM": "shared"},
     "corners": {"LOSS.BOX_OVERLAP": "corners", "LOSS.BOX": "huber", "BOX_PROPOSER.SQUASH": True},
     "any truth": {"SCHEDULED_SAMPLING.TRUTH_CHOICE": "any", "LOSS.BOX": "bce", "NORM": "none"},
-    "no overwrite": {"MEMORY.NAME": "NoOverwriteMemory", "LOSS.BOX": "weighted_coverage"},
+    "no overwrite": {"NO_OVERWRITE": True, "LOSS.BOX": "weighted_coverage"},
     "one glimpse": {"BOX_PROPOSER.GLIMPSES": 1, "LOSS.BOX": "mse"},
     "semantic classes": GIVEN_MAPS,
 }
@@ -67,62 +68,59 @@ def test_losses_and_gradients_of_every_option(make_model, make_batch, overrides:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_shapes_of_a_sequence(make_model, make_batch, training: bool):
-    model, batch = make_model().train(training), make_batch([2, 1])
-    sequence = model.unroll(model.preprocess_image(batch), None, model.extract_targets(batch))
-    assert sequence.scores.shape == (B, T)
-    assert sequence.memories.shape == sequence.box_maps.shape == (B, T, H, W)
-    assert sequence.centers.shape == sequence.sizes.shape == (B, T, 2)
-    assert sequence.glimpse_maps.shape == (B, T, 5, 4, 6)
-    assert sequence.class_probabilities is None
-    assert ((sequence.scores > 0) & (sequence.scores < 1)).all()
+def test_shapes_of_a_sequence(make_model, make_batch, run_steps, training: bool):
+    sequence = run_steps(make_model().train(training), make_batch([2, 1]), truth=True)
+    assert sequence.steps.score.shape == (B, T)
+    assert sequence.steps.memory.shape == sequence.box_maps.shape == (B, T, H, W)
+    assert sequence.steps.proposal.boxes.center.shape == sequence.steps.proposal.boxes.size.shape == (B, T, 2)
+    assert sequence.steps.scan.glimpse_maps.shape == (B, T, 5, 4, 6)
+    assert sequence.steps.class_probabilities is None
+    assert ((sequence.steps.score > 0) & (sequence.steps.score < 1)).all()
 
 
-def test_scores_of_semantic_classes(make_model, make_batch):
-    model, batch = make_model(GIVEN_MAPS).eval(), make_batch([2, 1], angle_bins=8, foreground_classes=3)
-    images = model.preprocess_image(batch)
-    sequence = model.unroll(images, model.preprocessor(images, batch))
-    assert sequence.class_probabilities.shape == (B, T, 3)
-    torch.testing.assert_close(sequence.class_probabilities.sum(2), torch.ones(B, T))
-    torch.testing.assert_close(sequence.scores, sequence.class_probabilities[:, :, 1:].sum(2))
+def test_scores_of_semantic_classes(make_model, make_batch, run_steps):
+    sequence = run_steps(make_model(GIVEN_MAPS).eval(), make_batch([2, 1], angle_bins=8, foreground_classes=3))
+    assert sequence.steps.class_probabilities.shape == (B, T, 3)
+    torch.testing.assert_close(sequence.steps.class_probabilities.sum(2), torch.ones(B, T))
+    torch.testing.assert_close(sequence.steps.score, sequence.steps.class_probabilities[:, :, 1:].sum(2))
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_memory_takes_one_true_mask_after_the_other(make_model, make_batch, training: bool):
+def test_memory_takes_one_true_mask_after_the_other(make_model, make_batch, run_steps, training: bool):
     model, batch = make_model({"SCHEDULED_SAMPLING.ENABLED": False}).train(training), make_batch([3, 1])
     model.scheduled_sampling.iteration = 10**9
     targets = model.extract_targets(batch)
-    sequence = model.unroll(model.preprocess_image(batch), None, targets)
-    assert (sequence.memories[:, 0] == 0).all()
+    sequence = run_steps(model, batch, truth=True)
+    assert (sequence.steps.memory[:, 0] == 0).all()
     for t in range(1, T):
-        covered = (sequence.memories[:1, t][:, None] * targets.masks[:1]).sum((2, 3)) > 0
+        covered = (sequence.steps.memory[:1, t][:, None] * targets.masks[:1]).sum((2, 3)) > 0
         assert covered.sum() == t
         expected = targets.masks[0, covered[0]].amax(0)
-        written = sequence.memories[0, t]
+        written = sequence.steps.memory[0, t]
         assert torch.equal((written > 0).float(), expected)
         assert written[expected > 0].min() >= 0.7
         assert written[expected > 0].max() <= 1
     # The second image has one object; after it memory takes what the model proposes, which is never exactly 0.
-    assert torch.equal((sequence.memories[1, 1] > 0).float(), targets.masks[1, 0])
-    assert (sequence.memories[1, 2] > 0).all()
+    assert torch.equal((sequence.steps.memory[1, 1] > 0).float(), targets.masks[1, 0])
+    assert (sequence.steps.memory[1, 2] > 0).all()
 
 
-def test_without_targets_memory_takes_the_predicted_box_maps(make_model, make_batch):
-    model = make_model().eval()
-    sequence = model.unroll(model.preprocess_image(make_batch([2, 1])))
+def test_without_truth_memory_takes_the_predicted_box_maps(make_model, make_batch, run_steps):
+    sequence = run_steps(make_model().eval(), make_batch([2, 1]))
     for t in range(1, T):
-        torch.testing.assert_close(sequence.memories[:, t], sequence.box_maps[:, :t].amax(1))
+        torch.testing.assert_close(sequence.steps.memory[:, t], sequence.box_maps[:, :t].amax(1))
 
 
 class ScriptedProposer(nn.Module):
     """Proposes given boxes, [B, T, 2] each."""
 
-    def __init__(self, boxes: CenterBoxes, make_proposal: Callable[..., Proposal]):
+    def __init__(self, boxes: CenterBoxes, make_proposal: Callable[..., BoxProposal]):
         super().__init__()
         self.boxes, self.make_proposal = boxes, make_proposal
 
-    def forward(self, inputs: Tensor, step: int) -> Proposal:
-        return self.make_proposal(self.boxes.center[:, step], self.boxes.size[:, step])
+    def forward(self, inputs: StepInputs) -> tuple[BoxProposal, GlimpseScan]:
+        center, size = self.boxes.center[:, inputs.number], self.boxes.size[:, inputs.number]
+        return self.make_proposal(center, size), GlimpseScan(torch.ones(len(center), 1, 1, 1))
 
 
 class ScriptedScorer(nn.Module):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.structures import BitMasks, Instances
 
-from rec_attend_d2.modeling import Targets
+from rec_attend_d2.modeling.paper.targets import Targets
 
 RATIO, PIXELS = 0.2, 3.0
 

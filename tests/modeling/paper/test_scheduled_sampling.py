@@ -8,15 +8,17 @@ import torch
 from torch import Tensor
 
 from rec_attend_d2.layers.boxes import CenterBoxes
-from rec_attend_d2.modeling import TRUTH_CHOICE_REGISTRY, Targets
-from rec_attend_d2.modeling.attention import GaussianAttention
-from rec_attend_d2.modeling.scheduled_sampling import (
-    OwnPredictions,
+from rec_attend_d2.modeling.paper.attention import GaussianAttention
+from rec_attend_d2.modeling.paper.scheduled_sampling import (
+    TRUTH_CHOICES,
+    SampledTruth,
     ScheduledSampling,
     TrueMemory,
     sampling_probability,
 )
-from rec_attend_d2.modeling.step_types import Proposal
+from rec_attend_d2.modeling.paper.sequence import BoxProposal
+from rec_attend_d2.modeling.paper.targets import Targets
+from rec_attend_d2.modeling.steps import ExtraMaps, Feeder, StepInputs
 
 ALWAYS, NEVER = 1e12, -1e12  # offsets for which the probability is 1 and 0
 PADDING_RATIO, PADDING_PIXELS = 0.2, 3.0
@@ -38,6 +40,19 @@ def make_sampling(kind: type[ScheduledSampling] = ScheduledSampling, **options) 
     return kind(**{**arguments, **options})
 
 
+def at_step(number: int) -> StepInputs:
+    """Of the inputs a feeder reads the step's number alone."""
+    nothing = torch.zeros(0)
+    return StepInputs(nothing, nothing, ExtraMaps(), number)
+
+
+def boxes_of(feeder: Feeder, proposal: BoxProposal, number: int) -> CenterBoxes:
+    """Where a feeder lets a step look."""
+    where = feeder.where(proposal, at_step(number))
+    assert torch.equal(where.image, proposal.image)
+    return where.boxes
+
+
 @pytest.fixture
 def attention() -> GaussianAttention:
     return GaussianAttention(patch_size=(16, 24), variance="from_size", learn_gains=False)
@@ -47,7 +62,7 @@ def attention() -> GaussianAttention:
 def propose(make_targets, make_proposal):
     """A function from targets and the instance that each image's box lies on (a little smaller) to a proposal."""
 
-    def make(targets: Targets, instances: list[int], requires_grad: bool = False) -> Proposal:
+    def make(targets: Targets, instances: list[int], requires_grad: bool = False) -> BoxProposal:
         index = torch.arange(len(instances))
         center = targets.boxes.center[index, instances].clone().requires_grad_(requires_grad)
         size = (targets.boxes.size[index, instances] * 0.9).requires_grad_(requires_grad)
@@ -96,11 +111,11 @@ def test_schedule_of_the_config(tiny_cfg):
 def test_disabled_means_own_predictions(tiny_cfg, make_targets, attention: GaussianAttention):
     sampling = ScheduledSampling(tiny_cfg({"SCHEDULED_SAMPLING.ENABLED": False}))
     assert sampling.box_probability(0) == sampling.mask_probability(5) == 0
-    assert isinstance(sampling.start(make_targets([1]), attention), OwnPredictions)
+    assert type(sampling.start(make_targets([1]), attention)) is Feeder
 
 
 def choose(name: str, overlap: list[float], taken: list[float], valid: list[bool]) -> list[float]:
-    function = TRUTH_CHOICE_REGISTRY.get(name)
+    function = TRUTH_CHOICES[name]
     return function(torch.tensor([overlap]), torch.tensor([taken]), torch.tensor([valid]))[0].tolist()
 
 
@@ -136,10 +151,10 @@ def test_any_truth_shares_ties_and_minds_neither_the_taken_nor_the_empty(overlap
 def test_truth_is_fed_at_probability_one(make_targets, propose, attention: GaussianAttention):
     targets = make_targets([3, 2])
     feeder = make_sampling().start(targets, attention)
-    boxes = feeder.boxes(propose(targets, [2, 0]), 0)
+    boxes = boxes_of(feeder, propose(targets, [2, 0]), 0)
     torch.testing.assert_close(boxes.center, torch.stack([targets.boxes.center[0, 2], targets.boxes.center[1, 0]]))
     torch.testing.assert_close(boxes.size, torch.stack([targets.boxes.size[0, 2], targets.boxes.size[1, 0]]))
-    claimed = feeder.claimed(torch.rand(2, 32, 48), 0)
+    claimed = feeder.claimed(torch.rand(2, 32, 48), at_step(0))
     assert torch.equal(claimed, torch.stack([targets.masks[0, 2], targets.masks[1, 0]]))
 
 
@@ -147,9 +162,9 @@ def test_predictions_are_fed_at_probability_zero(make_targets, propose, attentio
     targets = make_targets([3, 2])
     feeder = make_sampling(box_offset=NEVER, mask_offset=NEVER).start(targets, attention)
     proposal, mask = propose(targets, [2, 0]), torch.rand(2, 32, 48)
-    boxes = feeder.boxes(proposal, 0)
+    boxes = boxes_of(feeder, proposal, 0)
     assert torch.equal(boxes.center, proposal.boxes.center) and torch.equal(boxes.size, proposal.boxes.size)
-    assert torch.equal(feeder.claimed(mask, 0), mask)
+    assert torch.equal(feeder.claimed(mask, at_step(0)), mask)
 
 
 @pytest.mark.parametrize(("box_offset", "mask_offset"), [(ALWAYS, NEVER), (NEVER, ALWAYS)])
@@ -159,7 +174,7 @@ def test_boxes_and_masks_have_schedules_of_their_own(
     targets = make_targets([3])
     feeder = make_sampling(box_offset=box_offset, mask_offset=mask_offset).start(targets, attention)
     proposal, mask = propose(targets, [1]), torch.rand(1, 32, 48)
-    boxes, claimed = feeder.boxes(proposal, 0), feeder.claimed(mask, 0)
+    boxes, claimed = boxes_of(feeder, proposal, 0), feeder.claimed(mask, at_step(0))
     assert torch.equal(boxes.size, proposal.boxes.size) == (box_offset == NEVER)
     assert torch.equal(claimed, mask) == (mask_offset == NEVER)
 
@@ -174,8 +189,8 @@ def test_no_instance_is_fed_twice_and_nothing_when_all_are_taken(
     prediction = torch.full((2, 32, 48), 0.25)
     for step in range(4):
         proposal = propose(targets, [1, 0])  # always the same place
-        boxes = feeder.boxes(proposal, step)
-        fed.append(feeder.claimed(prediction, step))
+        boxes = boxes_of(feeder, proposal, step)
+        fed.append(feeder.claimed(prediction, at_step(step)))
         took_prediction = [step >= 3, step >= 1]
         for index in range(2):
             assert torch.equal(boxes.size[index], proposal.boxes.size[index]) == took_prediction[index]
@@ -191,10 +206,10 @@ def test_an_instance_counts_as_taken_even_if_the_prediction_was_fed(
     targets = make_targets([3])
     sampling = make_sampling(box_offset=NEVER, mask_offset=NEVER)
     feeder = sampling.start(targets, attention)
-    feeder.boxes(propose(targets, [1]), 0)
+    boxes_of(feeder, propose(targets, [1]), 0)
     sampling.mask_offset = ALWAYS
-    feeder.boxes(propose(targets, [1]), 1)
-    claimed = feeder.claimed(torch.zeros(1, 32, 48), 1)[0]
+    boxes_of(feeder, propose(targets, [1]), 1)
+    claimed = feeder.claimed(torch.zeros(1, 32, 48), at_step(1))[0]
     assert any(torch.equal(claimed, targets.masks[0, n]) for n in (0, 2))
 
 
@@ -202,8 +217,8 @@ def test_any_feeds_an_instance_again(make_targets, propose, attention: GaussianA
     targets = make_targets([3])
     feeder = make_sampling(truth_choice="any").start(targets, attention)
     for step in range(3):
-        feeder.boxes(propose(targets, [1]), step)
-        assert torch.equal(feeder.claimed(torch.zeros(1, 32, 48), step)[0], targets.masks[0, 1])
+        boxes_of(feeder, propose(targets, [1]), step)
+        assert torch.equal(feeder.claimed(torch.zeros(1, 32, 48), at_step(step))[0], targets.masks[0, 1])
 
 
 def test_images_draw_independently_with_the_scheduled_probability(make_proposal):
@@ -214,9 +229,9 @@ def test_images_draw_independently_with_the_scheduled_probability(make_proposal)
     sampling = make_sampling(box_offset=0, mask_offset=50)
     sampling.iteration = 150  # 0.5^1.5 and 0.5
     feeder = sampling.start(Targets.from_masks(masks, 0.2, 1.0), attention)
-    boxes = feeder.boxes(make_proposal(torch.full((count, 2), 1.0), torch.full((count, 2), 9.0)), 0)
+    boxes = boxes_of(feeder, make_proposal(torch.full((count, 2), 1.0), torch.full((count, 2), 9.0)), 0)
     true_box = boxes.size[:, 0] != 9
-    true_mask = feeder.claimed(torch.full((count, 4, 4), 0.5), 0)[:, 1, 1] == 1
+    true_mask = feeder.claimed(torch.full((count, 4, 4), 0.5), at_step(0))[:, 1, 1] == 1
     for drawn, probability in (
         (true_box, 0.5**1.5),
         (true_mask, 0.5),
@@ -231,8 +246,8 @@ def test_gradients_flow_through_predictions_only(make_targets, propose, attentio
     feeder = make_sampling().start(targets, attention)
     proposal = propose(targets, [1, 0], requires_grad=True)
     mask = torch.rand(2, 32, 48, requires_grad=True)
-    boxes = feeder.boxes(proposal, 0)
-    (boxes.center.sum() + boxes.size.sum() + feeder.claimed(mask, 0).sum()).backward()
+    boxes = boxes_of(feeder, proposal, 0)
+    (boxes.center.sum() + boxes.size.sum() + feeder.claimed(mask, at_step(0)).sum()).backward()
     assert proposal.boxes.center.grad.tolist() == [[0, 0], [1, 1]]
     assert mask.grad[0].sum() == 0 and (mask.grad[1] == 1).all()
 
@@ -259,7 +274,7 @@ def test_noise_of_boxes_stays_within_bounds(make_targets, seed: int):
 def test_boxes_are_fed_with_one_draw_of_noise_per_batch(make_targets, propose, attention: GaussianAttention):
     targets = make_targets([3])
     feeder = make_sampling(truth_choice="any", center_noise=0.05, padding_noise=0.1).start(targets, attention)
-    first, second = (feeder.boxes(propose(targets, [1]), step) for step in range(2))
+    first, second = (boxes_of(feeder, propose(targets, [1]), step) for step in range(2))
     assert torch.equal(first.center, second.center) and torch.equal(first.size, second.size)
     off = (first.center - targets.boxes.center[:, 1]).abs()
     assert (off > 0).all() and (off <= 0.05 * first.size).all()
@@ -278,8 +293,8 @@ def test_without_noise_boxes_are_the_padded_true_ones(make_targets):
 def test_noise_of_masks_stays_within_bounds(make_targets, propose, attention: GaussianAttention):
     targets = make_targets([1])
     feeder = make_sampling(mask_noise=0.3).start(targets, attention)
-    feeder.boxes(propose(targets, [0]), 0)
-    claimed = feeder.claimed(torch.zeros(1, 32, 48), 0)[0]
+    boxes_of(feeder, propose(targets, [0]), 0)
+    claimed = feeder.claimed(torch.zeros(1, 32, 48), at_step(0))[0]
     inside = claimed[targets.masks[0, 0] > 0]
     assert (claimed[targets.masks[0, 0] == 0] == 0).all()
     assert inside.min() >= 0.7 and inside.max() <= 1
@@ -294,13 +309,30 @@ def test_stage_b_feeds_masks_always_and_boxes_never(make_targets, propose, atten
     targets = make_targets([2])
     feeder = sampling.start(targets, attention)
     proposal = propose(targets, [1])
-    boxes = feeder.boxes(proposal, 0)
+    boxes = boxes_of(feeder, proposal, 0)
     assert torch.equal(boxes.size, proposal.boxes.size)
-    assert torch.equal(feeder.claimed(torch.zeros(1, 32, 48), 0)[0], targets.masks[0, 1])
+    assert torch.equal(feeder.claimed(torch.zeros(1, 32, 48), at_step(0))[0], targets.masks[0, 1])
 
 
 def test_own_predictions_are_passed_on(make_targets, propose):
     proposal, mask = propose(make_targets([1]), [0]), torch.rand(1, 32, 48)
-    boxes: CenterBoxes = OwnPredictions().boxes(proposal, 0)
-    assert boxes is proposal.boxes
-    assert OwnPredictions().claimed(mask, 0) is mask
+    assert boxes_of(Feeder(), proposal, 0) is proposal.boxes
+    assert Feeder().claimed(mask, at_step(0)) is mask
+
+
+@pytest.mark.parametrize(("box_overlap", "chosen"), [("maps", 0), ("corners", 1)])
+def test_the_truth_is_chosen_by_the_overlap_of_the_config(
+    tiny_cfg, make_targets, make_proposal, box_overlap: str, chosen: int
+):
+    cfg = tiny_cfg({"LOSS.BOX_OVERLAP": box_overlap, "SCHEDULED_SAMPLING.BOX_OFFSET": 10**9})
+    targets = make_targets([3])
+    # At the corners of the second object, with a gain so low that its box map is the same everywhere, which overlaps
+    # the largest object most.
+    proposal = make_proposal(
+        targets.boxes.center[:, 1], targets.boxes.size[:, 1], box_map_log_gain=torch.tensor([-1e4])
+    )
+    feeder = ScheduledSampling(cfg).start(targets, GaussianAttention(cfg))
+    assert isinstance(feeder, SampledTruth)
+    boxes_of(feeder, proposal, 0)
+    claimed = feeder.claimed(torch.zeros(1, 32, 48), at_step(0))
+    assert torch.equal((claimed > 0).float(), targets.masks[:, chosen])

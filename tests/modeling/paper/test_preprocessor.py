@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rec_attend_d2.modeling.preprocessor import GivenMaps, NoPreprocessor, build_preprocessor
+from rec_attend_d2.modeling.paper.preprocessor import GivenMaps, NoPreprocessor, build_preprocessor
 
 IMAGES = torch.zeros(2, 3, 32, 48)
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from rec_attend_d2.layers.boxes import CenterBoxes
-from rec_attend_d2.modeling import BoxSequence, MaskSequence, Targets
-from rec_attend_d2.modeling.criterion import BoxCriterion, MaskCriterion
+from rec_attend_d2.modeling.paper.criterion import BoxCriterion, MaskCriterion
+from rec_attend_d2.modeling.paper.sequence import StepSequence
+from rec_attend_d2.modeling.paper.targets import Targets
 
 MASK_LOSSES = ["iou", "bce", "weighted_coverage"]
 BOX_LOSSES = ["iou", "bce", "weighted_coverage", "mse", "huber"]
@@ -18,7 +19,7 @@ BOX_LOSSES = ["iou", "bce", "weighted_coverage", "mse", "huber"]
 def random_sequence(make_sequence):
     """A function from the number of images to a sequence with gradients to masks, scores, box maps and boxes."""
 
-    def make(batch: int) -> tuple[MaskSequence, list[torch.Tensor]]:
+    def make(batch: int) -> tuple[StepSequence, list[torch.Tensor]]:
         generator = torch.Generator().manual_seed(batch)
         masks, box_maps = (torch.rand(2, batch, 3, 32, 48, generator=generator) * 0.8 + 0.1).unbind()
         scores = torch.rand(batch, 3, generator=generator) * 0.8 + 0.1
@@ -37,16 +38,16 @@ def mask_criterion(tiny_cfg, **options) -> MaskCriterion:
 def test_names_and_weights_of_the_terms(tiny_cfg, make_targets, random_sequence):
     targets, (sequence, _) = make_targets([2, 1]), random_sequence(2)
     plain = mask_criterion(tiny_cfg)(sequence, targets).losses
-    weighted = mask_criterion(tiny_cfg, MASK_WEIGHT=2.0, BOX_WEIGHT=3.0, SCORE_WEIGHT=5.0)(sequence, targets).losses
+    weighted = mask_criterion(tiny_cfg, SCORE_WEIGHT=5.0)(sequence, targets).losses
     assert list(plain) == ["loss_mask", "loss_box", "loss_score"]
-    for name, factor in (("loss_mask", 2), ("loss_box", 3), ("loss_score", 5)):
+    for name, factor in (("loss_mask", 1), ("loss_box", 1), ("loss_score", 5)):
         assert plain[name].item() != 0
         assert weighted[name].item() == pytest.approx(factor * plain[name].item(), rel=1e-5)
 
 
-def test_stage_b_has_no_mask_term(tiny_cfg, make_targets, make_box_sequence):
+def test_stage_b_has_no_mask_term(tiny_cfg, make_targets, make_sequence):
     targets = make_targets([2, 1])
-    output = BoxCriterion(tiny_cfg())(make_box_sequence(targets.box_maps, torch.full((2, 3), 0.5)), targets)
+    output = BoxCriterion(tiny_cfg())(make_sequence(targets.box_maps, torch.full((2, 3), 0.5)), targets)
     assert list(output.losses) == ["loss_box", "loss_score"]
     assert output.mask is None
 
@@ -149,11 +150,3 @@ def test_losses_do_not_depend_on_the_order_of_true_instances(tiny_cfg, make_targ
         before, after = criterion(sequence, targets).losses, criterion(sequence, shuffled).losses
         for name in before:
             torch.testing.assert_close(after[name], before[name], rtol=1e-4, atol=1e-5)
-
-
-def test_the_mask_criterion_wants_masks(tiny_cfg, make_targets, make_box_sequence):
-    targets = make_targets([1])
-    sequence = make_box_sequence(targets.box_maps, torch.full((1, 3), 0.5))
-    assert isinstance(sequence, BoxSequence)
-    with pytest.raises(AssertionError):
-        MaskCriterion(tiny_cfg())(sequence, targets)

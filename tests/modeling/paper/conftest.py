@@ -1,7 +1,6 @@
 """Fixtures of the model tests: a tiny config, batches for it, and proposals and sequences made by hand."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,13 +11,13 @@ from torch import Tensor
 
 from rec_attend_d2 import add_rec_attend_config
 from rec_attend_d2.layers.boxes import CenterBoxes
-from rec_attend_d2.modeling import BoxSequence, MaskSequence, RecAttend, Targets
-from rec_attend_d2.modeling.step_types import Proposal
+from rec_attend_d2.modeling import RecAttend
+from rec_attend_d2.modeling.paper.sequence import BoxProposal, GlimpseScan, StepSequence
+from rec_attend_d2.modeling.paper.sequence_model import SequenceModel
+from rec_attend_d2.modeling.paper.targets import Targets
+from rec_attend_d2.modeling.steps import Cut, Feeder, Step, Where
 
-ROOT = Path(__file__).resolve().parents[2]
 HEIGHT, WIDTH = 32, 48
-# The image encoder needs multiples of 32.
-FAST_HEIGHT, FAST_WIDTH = 32, 64
 TIME_STEPS = 3
 PADDING_RATIO, PADDING_PIXELS = 0.2, 3.0
 # Disjoint rectangles (first row, first column, last row, last column), largest first: 260, 238 and 108 pixels.
@@ -53,35 +52,6 @@ def tiny_cfg() -> Callable[..., CfgNode]:
         node.SEGMENTATION_HEAD.CONV_CHANNELS = [4, 4, 6]
         node.SEGMENTATION_HEAD.CONV_POOLS = [2, 1, 2]
         node.SEGMENTATION_HEAD.DECONV_CHANNELS = [6, 4, 4, 1]
-        node.SEGMENTATION_HEAD.DECONV_STRIDES = [2, 1, 2, 1]
-        node.LOSS.BOX_PADDING_RATIO = PADDING_RATIO
-        node.LOSS.BOX_PADDING_PIXELS = PADDING_PIXELS
-        for key, value in (overrides or {}).items():
-            node.merge_from_list([key, value])
-        return cfg
-
-    return make
-
-
-@pytest.fixture
-def fast_cfg() -> Callable[..., CfgNode]:
-    """A function from overrides, by key below MODEL.REC_ATTEND, to a tiny config of the fast recipe on the CPU."""
-
-    def make(overrides: dict | None = None) -> CfgNode:
-        cfg = get_cfg()
-        add_rec_attend_config(cfg)
-        cfg.merge_from_file(str(ROOT / "configs" / "Fast-RecAttend.yaml"))
-        cfg.MODEL.DEVICE = "cpu"
-        cfg.INPUT.IMAGE_SIZE = [FAST_HEIGHT, FAST_WIDTH]
-        node = cfg.MODEL.REC_ATTEND
-        node.TIME_STEPS = TIME_STEPS
-        node.PREPROCESSOR.ENCODER_CHANNELS = [4, 4, 6, 6, 8]
-        node.PREPROCESSOR.FEATURE_CHANNELS = [4, 6]
-        node.BOX_PROPOSER.CONTROL_CHANNELS = 8
-        node.BOX_PROPOSER.INITIAL_SIZE = 0.5
-        node.ATTENTION.PATCH_SIZE = [12, 16]
-        node.SEGMENTATION_HEAD.CONV_CHANNELS = [4, 6, 8]
-        node.STOP_SCORER.MLP_DIM = 8
         node.LOSS.BOX_PADDING_RATIO = PADDING_RATIO
         node.LOSS.BOX_PADDING_PIXELS = PADDING_PIXELS
         for key, value in (overrides or {}).items():
@@ -154,29 +124,41 @@ def make_batch(rectangle_masks) -> Callable[..., list[dict]]:
 
 
 @pytest.fixture
-def make_proposal() -> Callable[..., Proposal]:
+def run_steps() -> Callable[..., StepSequence]:
+    """A function from a model and a batch to all steps of it, fed with the truth or with their own predictions."""
+
+    def run(model: SequenceModel, batch: list[dict], truth: bool = False) -> StepSequence:
+        feeder = model.feeder(model.extract_targets(batch)) if truth else Feeder()
+        return model.sequence(model.first_inputs(batch), feeder)
+
+    return run
+
+
+@pytest.fixture
+def make_proposal() -> Callable[..., BoxProposal]:
     """A function from boxes, [..., 2] pixels each, to a proposal; what it is not told is 0."""
 
-    def make(center: Tensor, size: Tensor, **fields: Tensor) -> Proposal:
+    def make(center: Tensor, size: Tensor, **fields: Tensor) -> BoxProposal:
         sides = center.new_tensor([HEIGHT, WIDTH])
+        rows = torch.arange(len(center)).view(-1, *[1] * (center.ndim - 2))
         defaults = {
+            "image": rows.expand(center.shape[:-1]),
             "boxes": CenterBoxes(center, size),
+            "hidden": center.new_zeros(*center.shape[:-1], 8),
             "center_normalized": center / sides * 2 - 1,
             "log_size": torch.log(size / sides),
             "learned_log_variance": torch.zeros_like(center),
             "learned_patch_log_gain": center.new_zeros(center.shape[:-1]),
             "learned_mask_log_gain": center.new_zeros(center.shape[:-1]),
             "box_map_log_gain": center.new_zeros(center.shape[:-1]),
-            "hidden": center.new_zeros(*center.shape[:-1], 8),
-            "glimpse_maps": center.new_zeros(*center.shape[:-1], 5, 4, 6),
         }
-        return Proposal(**{**defaults, **fields})
+        return BoxProposal(**{**defaults, **fields})
 
     return make
 
 
 @pytest.fixture
-def make_sequence(make_proposal) -> Callable[..., MaskSequence]:
+def make_sequence(make_proposal) -> Callable[..., StepSequence]:
     """A function from masks [B, T, H, W] and scores [B, T] to a sequence.
 
     Boxes [B, T, 2] are in the middle of the image and box maps equal the masks, unless they are given.
@@ -184,30 +166,12 @@ def make_sequence(make_proposal) -> Callable[..., MaskSequence]:
 
     def make(
         masks: Tensor, scores: Tensor, boxes: CenterBoxes | None = None, box_maps: Tensor | None = None
-    ) -> MaskSequence:
+    ) -> StepSequence:
         middle = torch.tensor([HEIGHT / 2, WIDTH / 2]).expand(*scores.shape, 2)
         boxes = boxes or CenterBoxes(middle, middle)
-        return MaskSequence(
-            proposals=make_proposal(boxes.center, boxes.size),
-            scores=scores,
-            class_probabilities=None,
-            memories=torch.zeros_like(masks),
-            box_maps=masks if box_maps is None else box_maps,
-            masks=masks,
-            patches=masks.new_zeros(*scores.shape, 4, 16, 24),
-            patch_masks=masks.new_zeros(*scores.shape, 16, 24),
-            used_boxes=boxes,
-        )
-
-    return make
-
-
-@pytest.fixture
-def make_box_sequence(make_sequence) -> Callable[..., BoxSequence]:
-    """Like ``make_sequence``, of stage B: no masks."""
-
-    def make(box_maps: Tensor, scores: Tensor, boxes: CenterBoxes | None = None) -> BoxSequence:
-        full = make_sequence(box_maps, scores, boxes)
-        return BoxSequence(full.proposals, full.scores, None, full.memories, full.box_maps)
+        proposal = make_proposal(boxes.center, boxes.size)
+        scan, where = GlimpseScan(masks.new_zeros(*scores.shape, 5, 4, 6)), Where(proposal.image, boxes)
+        steps = Step(torch.zeros_like(masks), scan, proposal, where, Cut(masks), scores)
+        return StepSequence(steps, masks if box_maps is None else box_maps)
 
     return make

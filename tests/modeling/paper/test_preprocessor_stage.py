@@ -8,20 +8,20 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from rec_attend_d2.modeling import RecAttendPreprocessor
-from rec_attend_d2.modeling.foreground_losses import (
+from rec_attend_d2.modeling.paper.foreground_losses import (
     MapTargets,
     angle_cross_entropy,
     foreground_cross_entropy,
     foreground_iou,
     map_statistics,
 )
-from rec_attend_d2.modeling.preprocessor import build_preprocessor
+from rec_attend_d2.modeling.paper.learned_maps import LearnedMaps
+from rec_attend_d2.modeling.paper.preprocessor import build_preprocessor
 
 KEY = "MODEL.REC_ATTEND.PREPROCESSOR"
 HEIGHT, WIDTH = 32, 64
 FCN = {
     "PREPROCESSOR.NAME": "ForegroundFCN",
-    "PREPROCESSOR.FREEZE": False,
     "PREPROCESSOR.FOREGROUND_CLASSES": 1,
     "PREPROCESSOR.ANGLE_BINS": 8,
     "PREPROCESSOR.CONV_CHANNELS": [4, 6, 6, 8],
@@ -30,7 +30,7 @@ FCN = {
     "PREPROCESSOR.DECONV_STRIDES": [2, 1, 2],
     "PREPROCESSOR.DECONV_SKIPS": [-1, 3, -1, 0],
 }
-BACKBONE = {"PREPROCESSOR.NAME": "BackboneFCN", "PREPROCESSOR.FREEZE": False, "PREPROCESSOR.FOREGROUND_CLASSES": 3}
+BACKBONE = {"PREPROCESSOR.NAME": "BackboneFCN", "PREPROCESSOR.FOREGROUND_CLASSES": 3}
 
 
 @pytest.fixture
@@ -54,6 +54,12 @@ def stage_cfg(tiny_cfg):
         return cfg
 
     return make
+
+
+def build_frozen(cfg: CfgNode) -> LearnedMaps:
+    """The preprocessor as stages B and C have it."""
+    cfg.MODEL.META_ARCHITECTURE = "RecAttend"
+    return build_preprocessor(cfg)
 
 
 def entries(count: int, classes: int = 1, angle_bins: int = 8) -> list[dict]:
@@ -106,7 +112,6 @@ def test_the_skips_enter_where_the_config_says(stage_cfg):
         ({"DECONV_SKIPS": [4, -1, -1, 0]}, r"DECONV_SKIPS\[0\] is 4.*1/4.*features \[\]"),
         ({"DECONV_SKIPS": [-1, -1, -1, 9]}, r"DECONV_SKIPS\[3\] is 9.*features \[0, 1\]"),
         ({"ANGLE_BINS": 0, "FOREGROUND_CLASSES": 0}, "FOREGROUND_CLASSES and ANGLE_BINS are both 0"),
-        ({"FEATURE_CHANNELS": [4, 6]}, "makes no features"),
     ],
 )
 def test_layers_that_do_not_fit_are_refused(stage_cfg, change: dict, message: str):
@@ -134,7 +139,7 @@ def test_maps_that_are_not_asked_for_are_none(stage_cfg):
 
 @pytest.mark.parametrize("overrides", [{}, BACKBONE], ids=["ForegroundFCN", "BackboneFCN"])
 def test_a_frozen_preprocessor_neither_learns_nor_changes(stage_cfg, overrides: dict):
-    frozen = build_preprocessor(stage_cfg({**overrides, "PREPROCESSOR.FREEZE": True}))
+    frozen = build_frozen(stage_cfg(overrides))
     before = {name: value.clone() for name, value in frozen.state_dict().items()}
     maps = frozen.train()(torch.rand(2, 3, HEIGHT, WIDTH), [])
     assert not maps.foreground.requires_grad and not any(p.requires_grad for p in frozen.parameters())
@@ -148,8 +153,8 @@ def test_a_frozen_preprocessor_neither_learns_nor_changes(stage_cfg, overrides: 
 
 
 def test_a_frozen_preprocessor_computes_an_image_once(stage_cfg, tmp_path):
-    overrides = {"PREPROCESSOR.FREEZE": True, "PREPROCESSOR.CACHE_DIR": str(tmp_path)}
-    fcn, plain = build_preprocessor(stage_cfg(overrides)), build_preprocessor(stage_cfg({"PREPROCESSOR.FREEZE": True}))
+    overrides = {"PREPROCESSOR.CACHE_DIR": str(tmp_path)}
+    fcn, plain = build_frozen(stage_cfg(overrides)), build_frozen(stage_cfg())
     plain.load_state_dict(fcn.state_dict())
     images, computed = torch.rand(3, 3, HEIGHT, WIDTH), []
     fcn.conv.register_forward_pre_hook(lambda _, arguments: computed.append(len(arguments[0])))
@@ -163,18 +168,13 @@ def test_a_frozen_preprocessor_computes_an_image_once(stage_cfg, tmp_path):
     assert len(list(tmp_path.glob("*/*"))) == 3
 
     # Another process, and other weights.
-    other = build_preprocessor(stage_cfg(overrides))
+    other = build_frozen(stage_cfg(overrides))
     other.load_state_dict(fcn.state_dict())
     other.conv.register_forward_pre_hook(lambda _, arguments: computed.append(len(arguments[0])))
     assert torch.equal(other(images, []).angle, again.angle) and computed == [2, 1]
-    changed = build_preprocessor(stage_cfg(overrides))
+    changed = build_frozen(stage_cfg(overrides))
     assert not torch.allclose(changed(images, []).foreground, again.foreground, atol=1e-2)
     assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_maps_that_still_change_are_not_kept(stage_cfg, tmp_path):
-    with pytest.raises(ValueError, match="CACHE_DIR keeps the maps of a preprocessor that does not change"):
-        build_preprocessor(stage_cfg({"PREPROCESSOR.CACHE_DIR": str(tmp_path)}))
 
 
 def test_a_backbone_needs_images_of_a_size_it_can_halve(stage_cfg):
@@ -285,7 +285,6 @@ def test_an_entry_without_its_maps_is_named(stage_cfg):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"PREPROCESSOR.FREEZE": True}, "PREPROCESSOR.FREEZE to False"),
         ({"PREPROCESSOR.NAME": "GivenMaps"}, "'GivenMaps' has no foreground map that stage A"),
         ({"PREPROCESSOR.FOREGROUND_CLASSES": 0}, "has no foreground map that stage A could train"),
         ({"LOSS.FOREGROUND": "dice"}, "LOSS.FOREGROUND is 'dice', which is not known"),
@@ -296,22 +295,13 @@ def test_what_cannot_be_trained_is_refused(stage_cfg, overrides: dict, message: 
         build_model(stage_cfg(overrides))
 
 
-@pytest.mark.parametrize("freeze", [True, False])
-def test_the_full_model_takes_its_weights_and_maps(stage_cfg, freeze: bool):
+def test_the_full_model_takes_its_weights_and_maps_and_changes_them_no_more(stage_cfg, run_steps):
     stage_a = build_model(stage_cfg())
-    cfg = stage_cfg(
-        {
-            "PREPROCESSOR.FREEZE": freeze,
-            "BOX_PROPOSER.INPUTS": ["image", "memory", "angle", "foreground"],
-            "SEGMENTATION_HEAD.INPUTS": ["image", "memory", "angle", "foreground"],
-        }
-    )
+    names = ["image", "memory", "angle", "foreground"]
+    cfg = stage_cfg({"BOX_PROPOSER.INPUTS": names, "SEGMENTATION_HEAD.INPUTS": names})
     cfg.MODEL.META_ARCHITECTURE = "RecAttend"
     model = build_model(cfg)
     loaded = model.load_state_dict(stage_a.state_dict(), strict=False)
     assert not loaded.unexpected_keys and not any(key.startswith("preprocessor") for key in loaded.missing_keys)
-    maps = model.eval().preprocessor(torch.rand(1, 3, HEIGHT, WIDTH), [])
-    sequence = model.unroll(torch.rand(1, 3, HEIGHT, WIDTH), maps)
-    sequence.masks.sum().backward()
-    learned = [parameter.grad is not None for parameter in model.preprocessor.parameters()]
-    assert not any(learned) if freeze else any(learned)
+    run_steps(model, entries(1)).masks.sum().backward()
+    assert all(parameter.grad is None for parameter in model.preprocessor.parameters())

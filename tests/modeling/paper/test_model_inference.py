@@ -1,18 +1,11 @@
 """Inference of the full model: instances at the original size, and stopping early."""
 
-import dataclasses
-
 import pytest
 import torch
-from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from rec_attend_d2.layers.boxes import CenterBoxes
-from rec_attend_d2.modeling import RecAttend, Targets
-from rec_attend_d2.modeling.claims import unclaimed_instances
-from rec_attend_d2.modeling.inputs import StepInputs
-from rec_attend_d2.modeling.step_types import Proposal, select
+from rec_attend_d2.modeling import RecAttend
 
 T = 3
 SEMANTIC_MAPS = {
@@ -80,7 +73,7 @@ STOPPING_SCORES = torch.tensor([[0.9, 0.4, 0.9], [0.3, 0.9, 0.9], [0.9, 0.9, 0.9
 
 def test_stopping_early_is_the_full_unroll_cut_at_the_first_low_score(make_model, make_batch):
     batch = make_batch([2, 1, 3, 0])
-    overrides = {"TEST.MASK_THRESHOLD": 0.002, "TEST.BILATERAL_DIAMETER": 0}
+    overrides = {"TEST.MASK_THRESHOLD": 0.002}
     early = make_model(overrides)
     early(batch)  # norm statistics
     late = make_model({**overrides, "TEST.STOP_EARLY": False})
@@ -121,10 +114,10 @@ def test_stopping_early_saves_the_steps_after_it(make_model, make_batch, scores:
 def test_the_steps_of_inference_end_with_the_score_that_stops(make_model, make_batch):
     model = make_model().eval()
     model.stop_scorer = ScriptedScorer(torch.tensor([[0.9, 0.4, 0.9], [0.3, 0.9, 0.9]]))
-    sequences = model.infer_inputs(make_batch([1, 1]))
-    for sequence, scores in zip(sequences, ([0.9, 0.4], [0.3]), strict=True):
-        torch.testing.assert_close(sequence.scores, torch.tensor([scores]))
-        assert sequence.masks.shape[:2] == sequence.memories.shape[:2] == (1, len(scores))
+    found, _ = model.run(make_batch([1, 1]))
+    for steps, scores in zip(found, ([0.9, 0.4], [0.3]), strict=True):
+        torch.testing.assert_close(torch.cat([step.score for step in steps]), torch.tensor(scores))
+        assert all(step.cut.mask.shape == step.memory.shape == (1, 32, 48) for step in steps)
     assert model.stop_scorer.calls == 2
 
 
@@ -139,103 +132,3 @@ def test_foreground_and_classes_reach_the_instances(make_model, make_batch):
     for instances in infer(model, batch):
         assert instances.pred_classes.tolist() == [1]
         assert not instances.pred_masks[..., :47].any() and instances.pred_masks.any()
-
-
-# ---------------------------------------------------------------- more objects than time steps
-
-
-class KnowingProposer(nn.Module):
-    """Proposes the first true instance that memory has not claimed; its hidden output tells whether there is one."""
-
-    def __init__(self, targets: Targets, own: nn.Module):
-        super().__init__()
-        self.targets, self.own = targets, own
-        self.steps: list[int] = []
-
-    def forward(self, inputs: StepInputs, step: int) -> Proposal:
-        self.steps.append(step)
-        targets = self.targets_of(inputs.image)
-        unclaimed = unclaimed_instances(inputs.memory[:, None], targets)[:, 0]
-        rows, first = torch.arange(len(unclaimed)), unclaimed.int().argmax(1)
-        boxes = CenterBoxes(targets.boxes.center[rows, first], targets.boxes.size[rows, first])
-        hidden = unclaimed.any(1, keepdim=True).float()
-        return dataclasses.replace(self.own(inputs, step), boxes=boxes, hidden=hidden)
-
-    def targets_of(self, images: Tensor) -> Targets:
-        """Those of the images [n, 3, H, W] that are still in the batch: their bright pixels tell which."""
-        same = (images[:, None, 0] > 0.5) == (self.targets.masks.amax(1) > 0.5)[None]
-        return select(self.targets, same.flatten(2).all(2).int().argmax(1))
-
-
-class BrightHead(nn.Module):
-    """What is bright is the object: logits of the patch's first channel, as long as memory is one of the others."""
-
-    def forward(self, patch: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        return (patch[:, 0] - 0.5) * 20, patch[:, :1]
-
-
-class HiddenScorer(nn.Module):
-    """0.9 where the proposer knows of an object, else 0.1."""
-
-    def forward(self, hidden: Tensor, features: Tensor) -> Tensor:
-        return 0.1 + 0.8 * hidden[:, 0]
-
-
-def grid_masks(counts: list[int]) -> Tensor:
-    """Disjoint squares of 6 pixels, two rows of four: [B, 8, 32, 64]."""
-    masks = torch.zeros(len(counts), 8, 32, 64)
-    for b, count in enumerate(counts):
-        for n in range(count):
-            y, x = 4 + 16 * (n // 4), 5 + 15 * (n % 4)
-            masks[b, n, y : y + 6, x : x + 6] = 1
-    return masks
-
-
-def find_squares(cfg, counts: list[int]) -> tuple[list[int], RecAttend]:
-    """How many of the squares a model finds that knows them, each of which has to be right, and the model."""
-    masks = grid_masks(counts)
-    model = build_model(cfg)
-    model.box_proposer = KnowingProposer(Targets.from_masks(masks, 0.2, 2.0), model.box_proposer)
-    model.segmentation_head, model.stop_scorer = BrightHead(), HiddenScorer()
-    images = (masks.amax(1, keepdim=True).expand(-1, 3, -1, -1) * 255).to(torch.uint8)
-    found = []
-    for truth, instances in zip(masks, infer(model, [{"image": image} for image in images]), strict=True):
-        overlap = (instances.pred_masks[:, None] & truth[None].bool()).flatten(2).sum(2)
-        union = (instances.pred_masks[:, None] | truth[None].bool()).flatten(2).sum(2)
-        right = overlap / union > 0.8
-        assert (right.sum(1) == 1).all() and (right.sum(0) <= 1).all()
-        found.append(len(instances))
-    return found, model
-
-
-@pytest.mark.parametrize(("limit", "steps", "expected"), [(20, 9, [8, 2, 0]), (8, 8, [8, 2, 0]), (5, 5, [5, 2, 0])])
-def test_the_model_goes_on_beyond_its_time_steps(fast_cfg, limit: int, steps: int, expected: list[int]):
-    cfg = fast_cfg({"TEST.MAX_STEPS": limit})
-    found, model = find_squares(cfg, [8, 2, 0])
-    assert model.time_steps == T
-    assert found == expected
-    # One step more than the largest image has objects, in which the scorer stops, or as many as are allowed.
-    assert model.box_proposer.steps == list(range(steps))
-
-
-def test_without_a_limit_of_its_own_inference_takes_the_time_steps(fast_cfg):
-    found, model = find_squares(fast_cfg(), [8, 2])
-    assert found == [T, 2] and model.box_proposer.steps == list(range(T))
-
-
-def test_a_smaller_limit_than_the_time_steps_holds(fast_cfg):
-    assert find_squares(fast_cfg({"TEST.MAX_STEPS": 1}), [8, 2, 0])[0] == [1, 1, 0]
-
-
-@pytest.mark.parametrize("norm", ["shared", "group", "none"])
-def test_norms_without_time_steps_allow_more_steps(fast_cfg, norm: str):
-    model = build_model(fast_cfg({"NORM": norm, "TEST.MAX_STEPS": T + 2}))
-    model.stop_scorer = ScriptedScorer(torch.full((2, T + 2), 0.9))
-    infer(model, [{"image": torch.randint(0, 255, (3, 32, 64), dtype=torch.uint8)} for _ in range(2)])
-    assert model.stop_scorer.calls == T + 2
-
-
-def test_more_steps_than_there_are_statistics_for_are_refused(tiny_cfg):
-    with pytest.raises(ValueError, match=r"MODEL.REC_ATTEND.TEST.MAX_STEPS is 4.*NORM 'per_step'.*TIME_STEPS = 3"):
-        build_model(tiny_cfg({"TEST.MAX_STEPS": 4}))
-    assert build_model(tiny_cfg({"TEST.MAX_STEPS": 3})).max_steps == 3
