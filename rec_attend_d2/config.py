@@ -186,8 +186,6 @@ def _add_preprocessor_config(node: CN) -> None:
     # What each transposed conv layer, the last included, sees besides the one before: -1 = nothing, 0 = the image, i =
     # the output of the i-th conv layer.
     node.PREPROCESSOR.DECONV_SKIPS = []
-    # Folder in which a frozen one keeps its maps, so that they are computed once per network input; empty = none.
-    node.PREPROCESSOR.CACHE_DIR = ""
 
 
 def _add_parts_config(node: CN) -> None:
@@ -317,11 +315,5 @@ def _add_test_config(node: CN) -> None:
     node.TEST.DILATION = 0
     # Remove pixels that the foreground map calls background (foreground <= 0.3, or P(background) > 0.7).
     node.TEST.USE_FOREGROUND = False
-    # Folder with a semantic segmentation made elsewhere, used instead of the preprocessor's maps for the instances'
-    # classes (and for USE_FOREGROUND): one PNG per image, of its size and name, or with a further ending "_...".
-    node.TEST.SEM_SEG_DIR = ""
-    # Pixel value of each class in these files; all others are background. Cityscapes' label ids: [24, 25, 26, 27, 28,
-    # 31, 32, 33].
-    node.TEST.SEM_SEG_VALUES = []
     # Remove instances of at most this many pixels.
     node.TEST.MIN_AREA = 0

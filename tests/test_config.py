@@ -132,10 +132,7 @@ def build(cfg, other):
 STILL_UNNEEDED = {
     "FAST.WIDTH",
     "FAST.OBJECTS_PER_GLANCE",
-    "PREPROCESSOR.CACHE_DIR",
     "TEST.AUTOCAST",
-    "TEST.SEM_SEG_DIR",
-    "TEST.SEM_SEG_VALUES",
 }
 
 

@@ -65,13 +65,6 @@ def number_of_classes(cfg: CfgNode) -> int:
     return max(1, node.NUM_CLASSES, node.PREPROCESSOR.FOREGROUND_CLASSES - 1)
 
 
-def without_files(cfg: CfgNode) -> CfgNode:
-    """The config without files of its images, which synthetic ones do not have."""
-    cfg = cfg.clone()
-    cfg.MODEL.REC_ATTEND.TEST.SEM_SEG_DIR = cfg.MODEL.REC_ATTEND.PREPROCESSOR.CACHE_DIR = ""
-    return cfg
-
-
 def with_time_steps(cfg: CfgNode, steps: int) -> CfgNode:
     """The config with T = ``steps``, in training and at inference."""
     cfg = cfg.clone()

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class Effort:
 def build_random_model(cfg: CfgNode) -> nn.Module:
     """The config's model on its device with random weights, the same in every run; MODEL.WEIGHTS is not read."""
     torch.manual_seed(SEED)
-    return build_model(probes.without_files(cfg))
+    return build_model(cfg)
 
 
 def training_step(cfg: CfgNode, model: nn.Module, images: int) -> Callable[[], None]:
@@ -73,7 +74,7 @@ def training_step(cfg: CfgNode, model: nn.Module, images: int) -> Callable[[], N
 
     The learning rate is 0, so that every step is the same work.
     """
-    batches = probes.batches_in_training(cfg, synthetic_batch(cfg, images))
+    batches = repeat(synthetic_batch(cfg, images))
     optimizer = (build_optimizer if probes.is_of_this_project(cfg) else build_detectron2_optimizer)(cfg, model)
     for group in optimizer.param_groups:
         group["lr"] = 0.0

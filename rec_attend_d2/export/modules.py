@@ -85,8 +85,6 @@ def _exportable_copy(model: RecurrentAttention, steps: int) -> RecurrentAttentio
     if isinstance(own, FastRecAttend):
         own.box_proposer.objects_per_glance = 1
         own.__class__ = OneByOne
-    if hasattr(own.preprocessor, "cache_dir"):
-        own.preprocessor.cache_dir = ""  # a graph reads no files
     return own
 
 

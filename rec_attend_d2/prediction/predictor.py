@@ -168,14 +168,8 @@ def _read_config(config: CfgNode | PathLike) -> CfgNode:
 
 def _check_needs(cfg: CfgNode) -> None:
     """Raise a ValueError where a model needs more than an image."""
-    node = cfg.MODEL.REC_ATTEND
-    if node.PREPROCESSOR.NAME == "GivenMaps":
+    if cfg.MODEL.REC_ATTEND.PREPROCESSOR.NAME == "GivenMaps":
         raise ValueError(
             "MODEL.REC_ATTEND.PREPROCESSOR.NAME 'GivenMaps' makes its maps of annotations, which an image by itself "
             "does not have. Use a model whose preprocessor predicts its maps."
-        )
-    if node.TEST.SEM_SEG_DIR:
-        raise ValueError(
-            "MODEL.REC_ATTEND.TEST.SEM_SEG_DIR holds one file per image of a data set, but an array has no file name. "
-            "Set it to ''."
         )

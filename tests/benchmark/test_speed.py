@@ -136,11 +136,6 @@ def test_the_pool_starts_every_step_from_the_same_memory(quick_cfg):
     assert [state.steps for state in seen[2]] == [1, 1]
 
 
-def test_files_of_images_are_not_asked_for(quick_cfg):
-    cfg = quick_cfg("Cityscapes/stage_c", "MODEL.REC_ATTEND.PREPROCESSOR.CACHE_DIR", "nowhere")
-    training_step(cfg, build_random_model(cfg), 1)()
-
-
 @pytest.mark.parametrize("name", ["stage_c", "fast", "Cityscapes/stage_c"])
 def test_postprocessing_finds_the_objects_it_is_given(quick_cfg, name):
     seconds, found = postprocessing_time(quick_cfg(name), ONCE, image_size=(64, 128), objects=4)

@@ -1,9 +1,7 @@
 """Loaders over a user's own data set."""
 
 import pytest
-import torch
 
-from rec_attend_d2.data import StatePoolLoader
 from rec_attend_d2.data.build import build_test_loader, build_train_loader, register_datasets
 
 
@@ -24,37 +22,6 @@ def test_train_loader_keeps_images_without_objects(own):
     counts = {entry["image_id"]: len(entry["instances"]) for batch in batches for entry in batch}
     assert counts == {7: 2, 9: 0}
     assert {tuple(entry["image"].shape) for batch in batches for entry in batch} == {(3, 32, 48)}
-
-
-@pytest.fixture
-def fast(own):
-    own.MODEL.META_ARCHITECTURE = "FastRecAttend"
-    return own
-
-
-def test_the_fast_model_gets_images_back(fast):
-    loader = build_train_loader(fast)
-    assert isinstance(loader, StatePoolLoader)
-    assert loader.slots == 2
-    batches = iter(loader)
-    first = list(next(batches))
-    first[0]["state"].advance(torch.zeros(32, 48), claimed=False)
-    second = next(batches)
-    assert second[0] is first[1]
-    assert second[1]["state"].glances == 0 and second[1]["image"].shape == (3, 32, 48)
-
-
-def test_the_pool_is_shared_by_all_processes(fast, monkeypatch):
-    fast.SOLVER.IMS_PER_BATCH = 6
-    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 3)
-    monkeypatch.setattr("detectron2.utils.comm.shared_random_seed", lambda: 0)
-    assert build_train_loader(fast).slots == 2
-
-
-@pytest.mark.parametrize("architecture", ["RecAttend", "RecAttendBoxProposer", "RecAttendPreprocessor"])
-def test_the_papers_models_get_every_image_once_a_round(own, architecture: str):
-    own.MODEL.META_ARCHITECTURE = architecture
-    assert "state" not in next(iter(build_train_loader(own)))[0]
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,6 @@ def test_a_trace_is_of_the_steps_that_gave_the_instances(predictor, images):
     [
         (["MODEL.WEIGHTS", ""], "There are no weights: set MODEL.WEIGHTS"),
         (["MODEL.META_ARCHITECTURE", "RecAttendPreprocessor"], "predicts no instances|FREEZE"),
-        (["MODEL.REC_ATTEND.TEST.SEM_SEG_DIR", "labels"], "SEM_SEG_DIR holds one file per image"),
         (["MODEL.REC_ATTEND.PREPROCESSOR.NAME", "GivenMaps"], "'GivenMaps' makes its maps of annotations"),
         (["INPUT.CONTRAST_PERCENTILES", "[90.0, 5.0]"], "INPUT.CONTRAST_PERCENTILES"),
     ],

@@ -18,7 +18,6 @@ from .criterion import MaskCriterion
 from .inputs import input_maps
 from .postprocessing import StrongestInstance
 from .scheduled_sampling import ScheduledSampling
-from .semantic_files import SemanticFiles, build_semantic_files
 from .sequence import BoxProposal
 from .sequence_model import SequenceModel
 from .targets import Targets
@@ -35,7 +34,6 @@ class RecAttend(SequenceModel):
         segmentation_head: nn.Module,
         stop_scorer: nn.Module,
         postprocessor: StrongestInstance,
-        semantic_files: SemanticFiles | None,
         mask_inputs: list[str],
         no_overwrite: bool,
         **common: Any,
@@ -43,7 +41,6 @@ class RecAttend(SequenceModel):
         """
         Args:
             segmentation_head, stop_scorer, postprocessor: the parts.
-            semantic_files: a semantic segmentation made elsewhere; None = the preprocessor's, if it makes one.
             mask_inputs: maps that the patch is cut from.
             no_overwrite: a pixel once claimed cannot be claimed again: masks are multiplied by 1 - memory.
             common: arguments of :class:`SequenceModel`.
@@ -52,7 +49,6 @@ class RecAttend(SequenceModel):
         self.segmentation_head = segmentation_head
         self.stop_scorer = stop_scorer
         self.postprocessor = postprocessor
-        self.semantic_files = semantic_files
         self.mask_inputs = mask_inputs
         self.no_overwrite = no_overwrite
 
@@ -69,7 +65,6 @@ class RecAttend(SequenceModel):
             "segmentation_head": head,
             "stop_scorer": scorer(cfg, common["box_proposer"].hidden_dim, head.feature_shape),
             "postprocessor": StrongestInstance(cfg),
-            "semantic_files": build_semantic_files(cfg),
             "mask_inputs": list(node.SEGMENTATION_HEAD.INPUTS),
             "no_overwrite": node.NO_OVERWRITE,
             "stop_early": node.TEST.STOP_EARLY,
@@ -93,14 +88,9 @@ class RecAttend(SequenceModel):
         """Scheduled sampling in training; in evaluation the truth makes no difference."""
         return self.scheduled_sampling.start(targets, self.attention) if self.training else Feeder()
 
-    def _foreground(self, extra: ExtraMaps, entry: dict) -> Tensor | None:
-        """Foreground or semantic maps [K, ., .] of an image: those given as files, else the preprocessor's."""
-        if self.semantic_files is not None:
-            return self.semantic_files.read(entry["file_name"], self.original_size(entry))
-        return None if extra.foreground is None else extra.foreground[0]
-
     def instances(self, steps: list[Step], extra: ExtraMaps, entry: dict) -> Instances:
         """See :meth:`RecurrentAttention.instances`."""
         masks = torch.cat([step.cut.mask for step in steps if step.cut.mask is not None])
         scores = torch.cat([step.score for step in steps])
-        return self.postprocessor(masks, scores, self._foreground(extra, entry), self.original_size(entry))
+        foreground = None if extra.foreground is None else extra.foreground[0]
+        return self.postprocessor(masks, scores, foreground, self.original_size(entry))

@@ -173,11 +173,10 @@ class StrongestInstance:
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         node = cfg.MODEL.REC_ATTEND.TEST
-        has_foreground = cfg.MODEL.REC_ATTEND.PREPROCESSOR.FOREGROUND_CLASSES > 0 or node.SEM_SEG_DIR
-        if node.USE_FOREGROUND and not has_foreground:
+        if node.USE_FOREGROUND and cfg.MODEL.REC_ATTEND.PREPROCESSOR.FOREGROUND_CLASSES == 0:
             raise ValueError(
                 "MODEL.REC_ATTEND.TEST.USE_FOREGROUND needs a foreground map, but "
-                "MODEL.REC_ATTEND.PREPROCESSOR.FOREGROUND_CLASSES is 0 and TEST.SEM_SEG_DIR is empty."
+                "MODEL.REC_ATTEND.PREPROCESSOR.FOREGROUND_CLASSES is 0."
             )
         return {
             "score_threshold": node.SCORE_THRESHOLD,

@@ -149,34 +149,6 @@ def test_a_frozen_preprocessor_neither_learns_nor_changes(stage_cfg, overrides: 
     assert any(not torch.equal(value, before[name]) for name, value in learning.state_dict().items())
 
 
-# ---------------------------------------------------------------- the cache
-
-
-def test_a_frozen_preprocessor_computes_an_image_once(stage_cfg, tmp_path):
-    overrides = {"PREPROCESSOR.CACHE_DIR": str(tmp_path)}
-    fcn, plain = build_frozen(stage_cfg(overrides)), build_frozen(stage_cfg())
-    plain.load_state_dict(fcn.state_dict())
-    images, computed = torch.rand(3, 3, HEIGHT, WIDTH), []
-    fcn.conv.register_forward_pre_hook(lambda _, arguments: computed.append(len(arguments[0])))
-    first = fcn(images[:2], [])
-    again = fcn(images, [])
-    assert computed == [2, 1]
-    expected = plain(images, [])
-    for name in ("foreground", "angle"):
-        assert torch.equal(getattr(again, name)[:2], getattr(first, name))
-        torch.testing.assert_close(getattr(again, name), getattr(expected, name), rtol=0, atol=6e-4)
-    assert len(list(tmp_path.glob("*/*"))) == 3
-
-    # Another process, and other weights.
-    other = build_frozen(stage_cfg(overrides))
-    other.load_state_dict(fcn.state_dict())
-    other.conv.register_forward_pre_hook(lambda _, arguments: computed.append(len(arguments[0])))
-    assert torch.equal(other(images, []).angle, again.angle) and computed == [2, 1]
-    changed = build_frozen(stage_cfg(overrides))
-    assert not torch.allclose(changed(images, []).foreground, again.foreground, atol=1e-2)
-    assert len(list(tmp_path.iterdir())) == 2
-
-
 def test_a_backbone_needs_images_of_a_size_it_can_halve(stage_cfg):
     cfg = stage_cfg(BACKBONE)
     cfg.INPUT.IMAGE_SIZE = [40, 64]
