@@ -1,6 +1,5 @@
 """What is measured: the steps that are taken, the work that is counted, memory and post-processing."""
 
-import copy
 import time
 
 import pytest
@@ -108,7 +107,7 @@ def test_every_training_step_is_the_same_and_changes_nothing(quick_cfg, name):
     cfg = quick_cfg(name)
     model = build_random_model(cfg)
     step = training_step(cfg, model, 2)
-    step()  # in a pool of states the first step is another one, from new images
+    step()
     weights = [value.clone() for value in model.parameters()]
     gradients = []
     for _ in range(2):
@@ -117,23 +116,6 @@ def test_every_training_step_is_the_same_and_changes_nothing(quick_cfg, name):
     assert gradients[0] and all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)
-
-
-def test_the_pool_starts_every_step_from_the_same_memory(quick_cfg):
-    cfg = quick_cfg("fast")
-    model = build_random_model(cfg)
-    step, forward, seen = training_step(cfg, model, 2), model.forward, []
-
-    def spy(batch):
-        seen.append([copy.copy(entry["state"]) for entry in batch])
-        return forward(batch)
-
-    model.forward = spy
-    for _ in range(3):
-        step()
-    assert seen[0][0].memory is None
-    assert all(torch.equal(a.memory, b.memory) for a, b in zip(seen[1], seen[2], strict=True))
-    assert [state.steps for state in seen[2]] == [1, 1]
 
 
 @pytest.mark.parametrize("name", ["stage_c", "fast", "Cityscapes/stage_c"])

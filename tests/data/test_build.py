@@ -1,6 +1,7 @@
 """Loaders over a user's own data set."""
 
 import pytest
+import torch
 
 from rec_attend_d2.data.build import build_test_loader, build_train_loader, register_datasets
 
