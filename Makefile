@@ -49,4 +49,4 @@ types: environment ## check types with mypy
 
 clean: ## remove caches and build products (keeps environment, data sets and training output)
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
-	find rec_attend_d2 tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find rec_attend_d2 research tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,37 +12,40 @@ status is then 1. How sure the model has to be of an object: --opts MODEL.REC_AT
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
+import cv2
 from tqdm import tqdm
 
 from rec_attend_d2.config import load_config
-from rec_attend_d2.prediction import (
+from rec_attend_d2.prediction import Predictor, find_weights
+from rec_attend_d2.prediction.sources import (
+    distinct_names,
+    find_images,
+    image_frames,
+    known_property,
+    open_video,
+    open_webcam,
+    video_frames,
+)
+from rec_attend_d2.prediction.writers import (
     CocoResults,
     CountFile,
     CountTable,
     Pictures,
-    Predictor,
-    Progress,
     StepPictures,
     Totals,
     Video,
     Writer,
-    distinct_names,
-    find_images,
-    find_weights,
-    frame_count,
-    frame_rate,
-    image_frames,
     known_categories,
-    open_video,
-    open_webcam,
     picture_paths,
-    video_frames,
     video_path,
     write_predictions,
 )
+from rec_attend_d2.threads import choose_and_say
 
+USUAL_FRAME_RATE = 30.0  # of sources that do not say theirs
 INTERRUPTED = 130  # the exit status that shells use for Ctrl-C
 
 
@@ -80,6 +83,7 @@ def parse_arguments() -> argparse.Namespace:
 def build_predictor(arguments: argparse.Namespace, batch_size: int) -> Predictor:
     """The model of the command line. Raises ValueError or FileNotFoundError where something is wrong with it."""
     cfg = load_config(arguments.config_file, arguments.opts)
+    choose_and_say(cfg.MODEL.DEVICE, partial(print, file=sys.stderr))
     return Predictor(cfg, find_weights(cfg, arguments.config_file), batch_size)
 
 
@@ -113,7 +117,7 @@ def run_on_images(arguments: argparse.Namespace, unreadable: list[str]) -> Total
         bar.update()
 
     frames = image_frames(zip(paths, labels, strict=True), predictor.read, report)
-    return write_predictions(predictor, frames, [Progress(bar), *writers])
+    return write_predictions(predictor, frames, writers, bar)
 
 
 def run_on_video(arguments: argparse.Namespace) -> Totals:
@@ -126,9 +130,10 @@ def run_on_video(arguments: argparse.Namespace) -> Totals:
         predictor = build_predictor(arguments, 1 if arguments.webcam else arguments.batch_size)
         writers = result_writers(arguments, predictor)
         if path is not None:
-            writers.append(Video(path, frame_rate(capture)))
-        progress = Progress(tqdm(total=frame_count(capture), unit="frame"))
-        return write_predictions(predictor, video_frames(capture, name, predictor.prepare), [progress, *writers])
+            writers.append(Video(path, known_property(capture, cv2.CAP_PROP_FPS) or USUAL_FRAME_RATE))
+        frames = known_property(capture, cv2.CAP_PROP_FRAME_COUNT)
+        bar = tqdm(total=int(frames) if frames else None, unit="frame")
+        return write_predictions(predictor, video_frames(capture, name, predictor.prepare), writers, bar)
     finally:
         capture.release()
 

@@ -106,34 +106,14 @@ def _add_data_config(cfg: CN) -> None:
     # With RandomCrop among the augmentations training sees windows of it: INPUT.CROP.TYPE "absolute" and
     # INPUT.CROP.SIZE [height, width] in pixels, Detectron2's own keys.
     cfg.INPUT.IMAGE_SIZE = [224, 224]
-    # Weight of coarsely annotated images (Cityscapes' train_extra) in stage A's loss of the foreground.
-    cfg.INPUT.COARSE_WEIGHT = 0.1
-    # Training augmentations, applied in this order; names of AUGMENTATION_REGISTRY.
+    # Training augmentations, applied in this order; names of data/augmentation.py's AUGMENTATIONS.
     cfg.INPUT.AUGMENTATIONS = ["RandomHorizontalFlip", "RandomVerticalFlip", "RandomTranspose", "RandomShift"]
     # Largest shift of RandomShift per axis, in pixels of the network input.
     cfg.INPUT.MAX_SHIFT = 16
     # For small data sets RandomWarp and RandomIntensity can be added to INPUT.AUGMENTATIONS. They work at network size.
     cfg.INPUT.WARP = CN()
-    # Share of the images RandomWarp changes.
-    cfg.INPUT.WARP.PROB = 0.7
-    # Largest rotation about the centre in degrees, either way (0 to 180).
+    # RandomWarp's largest rotation about the centre in degrees, either way (0 to 180).
     cfg.INPUT.WARP.ROTATION = 45.0
-    # Scale is exp(U(-x, x)); 0 to 2.
-    cfg.INPUT.WARP.LOG_SCALE = 0.25
-    # Largest shift per axis as share of that side, either way.
-    cfg.INPUT.WARP.SHIFT = 0.05
-    # Standard deviation of the smooth random displacement in pixels (0 to a tenth of the smaller side); 0 = none.
-    cfg.INPUT.WARP.ELASTIC = 1.5
-    cfg.INPUT.INTENSITY = CN()
-    # Share of the images RandomIntensity changes.
-    cfg.INPUT.INTENSITY.PROB = 0.8
-    # Gamma is exp(U(-x, x)); 0 to 2.
-    cfg.INPUT.INTENSITY.LOG_GAMMA = 0.4
-    # Contrast factor is U(1 - x, 1 + x), about the image's mean; 0 to 1.
-    cfg.INPUT.INTENSITY.CONTRAST = 0.25
-    # Largest change of all values, either way, and largest standard deviation of the noise; shares of the range 0-255.
-    cfg.INPUT.INTENSITY.BRIGHTNESS = 0.05
-    cfg.INPUT.INTENSITY.NOISE = 0.04
     # Low and high percentile of an image's grey values that are stretched to 0 and 255; empty = image as it is.
     cfg.INPUT.CONTRAST_PERCENTILES = []
     # A user's own data sets in COCO format: a list of [name, annotation json, image folder], or with a fourth part, the
@@ -143,13 +123,11 @@ def _add_data_config(cfg: CN) -> None:
 
 
 def _add_solver_config(cfg: CN) -> None:
-    # Optimizer, one of OPTIMIZER_REGISTRY: "Adam", "AdamW" or "SGD". Of Detectron2's keys they read BASE_LR,
+    # Optimizer: "Adam", "AdamW" or "SGD". Of Detectron2's keys they read BASE_LR,
     # WEIGHT_DECAY, WEIGHT_DECAY_NORM (norm layers), WEIGHT_DECAY_BIAS (biases; None = 0), BIAS_LR_FACTOR and
-    # CLIP_GRADIENTS, whose CLIP_TYPE is one of GRADIENT_CLIP_REGISTRY: "value", "norm" (of each tensor) or "full_model"
+    # CLIP_GRADIENTS, whose CLIP_TYPE is "value", "norm" (of each tensor) or "full_model"
     # (norm over all parameters).
     cfg.SOLVER.OPTIMIZER = "Adam"
-    # Epsilon added to the denominator of Adam and AdamW.
-    cfg.SOLVER.ADAM_EPS = 1e-7
     # Decay, in [0, 1), of the exponential moving average of the weights, which is what is evaluated and what loading a
     # checkpoint for anything but --resume takes; after n updates it is min(EMA_DECAY, (1 + n) / (10 + n)). 0 = none.
     cfg.SOLVER.EMA_DECAY = 0.0

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from rec_attend_d2.comparison import suite
+from rec_attend_d2.benchmark.models import ComparisonError
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS, RCNN = "ours=configs/quick_schedules/fast.yaml", "rcnn=configs/quick_schedules/mask_rcnn.yaml"
+OURS, RCNN = "ours=tests/configs/fast.yaml", "rcnn=tests/configs/mask_rcnn.yaml"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -96,7 +96,7 @@ def test_the_markdown_shows_what_the_json_holds(finished):
     for model in content["models"]:
         assert f"{model['results']['metrics']['MWCov']:.3f}" in text
     links = [part.split(")")[0] for part in text.split("](")[1:]]
-    assert len(links) == 9 and all((finished / link).is_file() for link in links)
+    assert len(links) == 8 and all((finished / link).is_file() for link in links)
 
 
 def browse(page: str, folder: Path) -> tuple[dict, str]:
@@ -117,8 +117,8 @@ def browse(page: str, folder: Path) -> tuple[dict, str]:
 
 def test_a_browser_shows_the_report_whole(finished, tmp_path):
     found, console = browse((finished / "report.html").read_text(encoding="utf-8"), tmp_path)
-    # Curves, counts, three kinds of groups, and all four images.
-    assert len(found["pictures"]) == 9
+    # Curves, three kinds of groups, and all four images.
+    assert len(found["pictures"]) == 8
     assert all(complete and width > 100 and words for complete, width, words in found["pictures"])
     assert found["problems"] == [] and console == ""
     assert all(name.startswith("data:") for name in found["loaded"])
@@ -132,8 +132,8 @@ def test_a_browser_would_tell_what_is_missing(tmp_path):
     assert '"no"' in console
 
 
-def test_what_is_done_is_not_done_again(finished, arguments, run, monkeypatch):
-    monkeypatch.setattr(suite.subprocess, "run", lambda *_, **__: pytest.fail("a part was run again"))
+def test_what_is_done_is_not_done_again(finished, arguments, run, tool, monkeypatch):
+    monkeypatch.setattr(tool.subprocess, "run", lambda *_, **__: pytest.fail("a part was run again"))
     before = (finished / "comparison.json").read_text()
     printed = run("--output", finished, *arguments)
     assert printed.count("is done") == 4
@@ -150,7 +150,7 @@ def changed(arguments: list[str], key: str, value: str) -> list[str]:
 
 
 def test_other_settings_need_another_folder(finished, arguments, run):
-    with pytest.raises(SystemExit, match="ours holds a model with another budget. Choose another --output"):
+    with pytest.raises(SystemExit, match="ours holds a model with another iterations. Choose another --output"):
         run("--output", finished, *changed(arguments, "--iterations", "5"))
     with pytest.raises(SystemExit, match="ours holds a model with another seed"):
         run("--output", finished, *changed(arguments, "--seed", "2"))
@@ -162,18 +162,22 @@ def test_an_edited_config_needs_another_folder(finished, arguments, run):
     settings = finished / "rcnn" / "settings.yaml"
     before = settings.read_text()
     settings.write_text(before.replace("IMS_PER_BATCH: 2", "IMS_PER_BATCH: 3"))
-    with pytest.raises(SystemExit, match="rcnn holds a model with other SOLVER.IMS_PER_BATCH"):
+    with pytest.raises(SystemExit, match="rcnn holds a model with another SOLVER.IMS_PER_BATCH"):
         run("--output", finished, *arguments)
     settings.write_text(before)
 
 
-def test_finished_weights_are_not_trained(finished, arguments, tool, monkeypatch):
+def test_finished_weights_are_not_trained(finished, arguments, tool, tmp_path, monkeypatch):
     weights = finished / "rcnn" / "model_final.pth"
     command = ["benchmark.py", "--output", "unused", *arguments[:4], "--weights", f"rcnn={weights}", *arguments[4:]]
     monkeypatch.setattr(sys, "argv", command)
     specs = tool.make_specs(tool.parse_arguments())
-    assert [[part for part, _ in suite.parts_of(spec)] for spec in specs] == [["train", "evaluate"], ["evaluate"]]
-    assert [spec.recipe for spec in specs] == ["configs/quick_schedules/fast.yaml"] * 2
+    parts = []
+    monkeypatch.setattr(tool, "run_part", lambda part, folder, threads: parts.append((folder.name, part)))
+    for spec in specs:
+        tool.run_model(spec, tmp_path / spec.name)
+    assert parts == [("ours", "train"), ("ours", "evaluate"), ("rcnn", "evaluate")]
+    assert [spec.recipe for spec in specs] == ["tests/configs/fast.yaml"] * 2
 
 
 @pytest.mark.parametrize(
@@ -182,7 +186,7 @@ def test_finished_weights_are_not_trained(finished, arguments, tool, monkeypatch
         ([OURS, RCNN], "A budget is either --minutes or --iterations"),
         ([OURS, RCNN, "--minutes", "1", "--iterations", "1"], "A budget is either"),
         ([OURS, OURS, "--iterations", "1"], "Two models are named 'ours'"),
-        (["a/b=configs/quick_schedules/fast.yaml", RCNN, "--iterations", "1"], "'a/b' can't name a folder"),
+        (["a/b=tests/configs/fast.yaml", RCNN, "--iterations", "1"], "'a/b' can't name a folder"),
         ([OURS, "rcnn=none.yaml", "--iterations", "1"], "none.yaml.*does not exist"),
         ([OURS, RCNN, "--iterations", "1", "--test", "rosettes_vall"], "rosettes_vall.*not registered"),
         ([OURS, RCNN, "--iterations", "1", "--weights", "x=a.pth"], "--weights names x; the models are ours, rcnn"),
@@ -190,8 +194,8 @@ def test_finished_weights_are_not_trained(finished, arguments, tool, monkeypatch
         ([OURS, RCNN, "--iterations", "1", "--opts", "MODEL.NONE", "1"], "MODEL.NONE|NONE"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_trained(arguments, message, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(suite.subprocess, "run", lambda *_, **__: pytest.fail("something was trained"))
+def test_what_is_wrong_is_said_before_anything_is_trained(arguments, message, run, tool, tmp_path, monkeypatch):
+    monkeypatch.setattr(tool.subprocess, "run", lambda *_, **__: pytest.fail("something was trained"))
     with pytest.raises(SystemExit, match=message):
         run("--output", tmp_path, *arguments)
 
@@ -202,11 +206,11 @@ def test_one_model_is_no_comparison(run, tmp_path, capsys):
     assert "two or more configs" in capsys.readouterr().err
 
 
-def test_a_part_that_fails_is_named(tmp_path, monkeypatch):
+def test_a_part_that_fails_is_named(tool, tmp_path, monkeypatch):
     def fail(command, env, stdout, stderr):
         stdout.write("Traceback\nValueError: no such thing\n")
         return subprocess.CompletedProcess(command, 1)
 
-    monkeypatch.setattr(suite.subprocess, "run", fail)
-    with pytest.raises(suite.ComparisonError, match=r"train failed with exit code 1, see .*train.log: ValueError: no"):
-        suite._run("train", tmp_path, 1)
+    monkeypatch.setattr(tool.subprocess, "run", fail)
+    with pytest.raises(ComparisonError, match=r"train failed with exit code 1, see .*train.log: ValueError: no"):
+        tool.run_part("train", tmp_path, 1)

@@ -210,9 +210,9 @@ def test_ctrl_c_before_the_end_is_no_success(demo, run, plants, tmp_path, monkey
     [
         (["--input", "a.png", "--opts", "MODEL.WEIGHTS", ""], "demo: There are no weights: set MODEL.WEIGHTS"),
         (["--input", "a.png", "--opts", "MODEL.WEIGHTS", "no.pth"], "demo: MODEL.WEIGHTS names 'no.pth', which does"),
-        (["--input", "a.png", "--opts", "MODEL.WEIGTS", "a.pth"], "demo: The config file or --opts is not valid: Non-"),
-        (["--input", "a.png", "--opts", "MODEL.WEIGHTS"], "demo: The config file or --opts is not valid: Override"),
-        (["--input", "a.png", "--config-file", "no.yaml"], "demo: --config-file names 'no.yaml', which does not exist"),
+        (["--input", "a.png", "--opts", "MODEL.WEIGTS", "a.pth"], "demo: The options"),
+        (["--input", "a.png", "--opts", "MODEL.WEIGHTS"], "demo: The options MODEL.WEIGHTS are not valid: Override"),
+        (["--input", "a.png", "--config-file", "no.yaml"], "demo: The config file 'no.yaml' does not exist"),
         (["--input", "a.png", "--batch-size", "0"], "demo: The batch size is 0"),
         (["--input", "*.nothing"], "demo: No file matches the pattern '*.nothing'"),
         (["--input", "a.png", "b.png", "--output", "c.png"], "demo: The output 'c.png' is one file, but there are 2"),

@@ -26,8 +26,9 @@ from rec_attend_d2.data.datasets import register_builtin_datasets
 from rec_attend_d2.data.datasets.rosettes import SEED, render_plant
 
 ROOT = Path(__file__).resolve().parents[1]
-QUICK = ROOT / "configs" / "quick_schedules"
+QUICK = ROOT / "tests" / "configs"
 PAGES = ["README.md", "INSTALL.md", "GETTING_STARTED.md", "MODEL_ZOO.md", "datasets/README.md", "docs/differences.md"]
+PAGES += ["docs/ablation.md"]
 
 MINE = "--config-file my.yaml"
 MY_WEIGHTS = "MODEL.WEIGHTS output/mine/model_best.pth"
@@ -66,7 +67,6 @@ RUN_ELSEWHERE = {
     "output/cityscapes_stage_c/model_final.pth": "tests/test_recipes.py",
     "python tools/convert_weights.py --weights W.h5 --options model_opt.yaml --output model.pth --config-output "
     "model.yaml --estimate-statistics rosettes_train": "tests/checkpoint/test_original_weights.py",
-    "python tools/run_ablation.py --config-file configs/Nuclei/ablation.yaml": "tests/test_run_ablation.py",
     "python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1,5 --objects 5 "
     "--threads 2": "tests/test_benchmark_speed.py",
     "python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1,5 --objects 5 "
@@ -75,9 +75,6 @@ RUN_ELSEWHERE = {
     "python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 5 --objects 5 --threads 2 "
     "--repeats 3 --output docs/speed/cvppp_recomputed.json "
     "MODEL.REC_ATTEND.TRAINING.RECOMPUTE True": "tests/test_benchmark_speed.py",
-    "python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1 --objects 5 --threads 2 "
-    "--repeats 3 --output docs/speed/cvppp_compiled.json "
-    "MODEL.REC_ATTEND.TEST.COMPILE True": "tests/test_benchmark_speed.py",
     "python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1 --objects 5 --threads 2 "
     "--repeats 2 --warmup 1 --growth --output docs/speed/cvppp_growth.json": "tests/test_benchmark_speed.py",
     "python tools/benchmark.py ours=configs/Nuclei/fast.yaml "
@@ -279,8 +276,7 @@ def test_options_and_config_keys_are_accepted(run, command: str, monkeypatch):
     else:
         configs = [options.config_file] if hasattr(options, "config_file") else []
     for config in configs:
-        if Path(config).stem != "ablation":  # a list of variants
-            load_config(str(config), getattr(options, "opts", []))
+        load_config(str(config), getattr(options, "opts", []))
 
 
 def test_the_commands_run_as_documented(run, folder):

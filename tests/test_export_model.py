@@ -15,7 +15,7 @@ from rec_attend_d2.config import load_config
 from rec_attend_d2.export import Comparison
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ROOT / "configs" / "quick_schedules" / "fast.yaml"
+CONFIG = ROOT / "tests" / "configs" / "fast.yaml"
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_the_images_may_be_files_of_any_size(arguments, tool, monkeypatch, capsy
     traced = []
     monkeypatch.setattr(tool, "trace", lambda module, images: traced.append(images))
     form = tool.ExportFormat(".pt2", lambda: None, lambda program, path: path.touch(), lambda path: None)
-    monkeypatch.setattr(tool.EXPORT_FORMAT_REGISTRY, "get", lambda name: form)
+    monkeypatch.setitem(tool.EXPORT_FORMATS, "torch_export", form)
     monkeypatch.setattr(tool, "compare", lambda run, reference, batches: perfect_result(batches))
     files = []
     for number, size in enumerate([(40, 50), (20, 30)]):
@@ -117,7 +117,6 @@ def test_a_wrong_command_line_is_explained(options, message, arguments, tool, mo
         ([], ["DATASETS.TEST", "()"], "DATASETS.TEST is empty: name images by --input"),
         (["--input", "nowhere.png"], [], "--input names nowhere.png, which does not exist"),
         (["--steps", "0"], [], "A graph of 0 steps finds nothing; give at least 1"),
-        (["--stop-loop"], ["MODEL.REC_ATTEND.TEST.STOP_EARLY", "False"], "STOP_EARLY is False"),
     ],
 )
 def test_what_cannot_be_done_is_one_clear_line(

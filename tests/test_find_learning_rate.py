@@ -6,8 +6,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-
-from rec_attend_d2.engine.range_test import RangeTest, draw_range_test, has_exploded
+from find_learning_rate import RangeTest, draw_range_test, has_exploded
 
 RATES = np.geomspace(1e-6, 1.0, 200).tolist()
 
@@ -69,7 +68,7 @@ def test_a_loss_that_never_falls_is_refused():
 
 
 def test_the_tool(run_tool, tmp_path):
-    quick = ["--config-file", "configs/quick_schedules/fast.yaml", "--iterations", "60", "--lowest", "1e-4"]
+    quick = ["--config-file", "tests/configs/fast.yaml", "--iterations", "60", "--lowest", "1e-4"]
     process = run_tool("find_learning_rate", *quick, "--output", tmp_path)
     assert process.returncode == 0, process.stderr[-3000:]
     content = json.loads((tmp_path / "learning_rate.json").read_text())
@@ -86,7 +85,7 @@ def test_the_tool(run_tool, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config-file", "nowhere.yaml"], "--config-file names 'nowhere.yaml', which does not exist"),
+        (["--config-file", "nowhere.yaml"], "config file 'nowhere.yaml' does not exist"),
         (["--config-file", "configs/Base-RecAttend.yaml", "--lowest", "2"], "give 0 < lowest < highest"),
         (["--config-file", "configs/Base-RecAttend.yaml", "--iterations", "5"], "give at least 20"),
     ],

@@ -14,7 +14,7 @@ import pytest
 import setuptools
 
 ROOT = Path(__file__).resolve().parent.parent
-OWN_MODULES = {"rec_attend_d2"} | {path.stem for path in (ROOT / "tools").glob("*.py")}
+OWN_MODULES = {"rec_attend_d2", "miniature"} | {path.stem for path in (ROOT / "tools").glob("*.py")}
 # Installed by tools/install_environment.py, see the comment in setup.py.
 NOT_DECLARED = {"detectron2"}
 # Where the package index knows a module under another name.

@@ -60,7 +60,7 @@ def test_what_it_writes_trains_by_the_options_it_prints(run_tool, tmp_path):
 
     options = shlex.split(process.stdout.splitlines()[-1])
     short = ["SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "0", "OUTPUT_DIR", tmp_path / "output"]
-    config = "configs/quick_schedules/fast.yaml"
+    config = "tests/configs/fast.yaml"
     process = run_tool("train_net", "--config-file", config, *options, *short)
     assert process.returncode == 0, process.stderr[-3000:]
     results = json.loads((tmp_path / "output" / "metrics_final.json").read_text())

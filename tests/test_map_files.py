@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from miniature.kitti import write_kitti
 from rec_attend_d2.data.datasets.cityscapes import LABEL_IDS
-from rec_attend_d2.data.miniature.kitti import write_kitti
 
-QUICK = "configs/quick_schedules"
+QUICK = "tests/configs"
 NODE = "MODEL.REC_ATTEND"
 Train = Callable[..., dict]
 

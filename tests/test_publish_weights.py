@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from rec_attend_d2.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
-QUICK = ROOT / "configs" / "quick_schedules" / "stage_c.yaml"
+QUICK = ROOT / "tests" / "configs" / "stage_c.yaml"
 METRICS = {"segm": {"AP": 12.3456, "AP50": None}, "counting": {"SBD": 0.8125, "abs_DiC": 1.5}}
 
 
@@ -126,7 +126,7 @@ def test_weights_without_average_and_a_config_of_the_project(publish, training, 
     published = torch.load(folder / "quick.pth", weights_only=True)["model"]
     assert torch.equal(published["stop_scorer.linear.bias"], content["model"]["stop_scorer.linear.bias"])
     card = (folder / "quick.md").read_text()
-    assert "`python tools/train_net.py --config-file configs/quick_schedules/stage_c.yaml`" in card
+    assert "`python tools/train_net.py --config-file tests/configs/stage_c.yaml`" in card
     assert "* 2 of 4 iterations, 2 images each." in card
     assert "Started from `./output/quick_stage_b/model_final.pth`." in card
     assert "Weights as trained." in card and "Training time" not in card
@@ -206,7 +206,7 @@ def test_data_of_ones_own_have_to_be_described(publish, training):
     [
         (["--name", "../quick"], "--name is '../quick'"),
         (["--weights", "nowhere.pth"], "--weights names 'nowhere.pth', which does not exist"),
-        (["--config-file", "nowhere.yaml"], "--config-file names 'nowhere.yaml', which does not exist"),
+        (["--config-file", "nowhere.yaml"], "config file 'nowhere.yaml' does not exist"),
     ],
 )
 def test_wrong_arguments_are_named(publish, tmp_path, arguments, message):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-QUICK = ROOT / "configs" / "quick_schedules"
+QUICK = ROOT / "tests" / "configs"
 
 
 @pytest.fixture

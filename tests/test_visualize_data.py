@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ["--config-file", "configs/quick_schedules/fast.yaml"]
+CONFIG = ["--config-file", "tests/configs/fast.yaml"]
 # An image of 32 x 64 is magnified 15 times.
 CELL = 480, 960
 
@@ -49,7 +49,7 @@ def test_it_draws_the_first_images(run_tool, tmp_path):
         (["INPUT.AUGMENTATIONS", "('Blur',)"], "Blur"),
         (["--images", "0"], "--images is 0; give at least 1."),
         (["--draws", "0"], "--draws is 0"),
-        (["--config-file", "nowhere.yaml"], "'nowhere.yaml', which does not exist"),
+        (["--config-file", "nowhere.yaml"], "'nowhere.yaml' does not exist"),
     ],
 )
 def test_wrong_calls_end_in_one_line(run, tmp_path, capsys, arguments, message):

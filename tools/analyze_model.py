@@ -1,77 +1,51 @@
 #!/usr/bin/env python
-"""Parameters, operations and activations of a model, part by part and step by step.
+"""Parameters, operations and activations of a model, part by part, in fvcore's table.
 
-    python tools/analyze_model.py --config-file configs/CVPPP/stage_c.yaml \
-        [--tasks parameters,flops,activations,structure] [--steps N] [--depth N] [--json FILE] [--device cpu|cuda] \
-        [KEY VALUE ...]
+    python tools/analyze_model.py --config-file configs/CVPPP/stage_c.yaml [--depth N] [--device cpu|cuda] [KEY VALUE]
 
 takes any config of this project and, for comparison, Detectron2's own, by path or by its name in the model zoo
-(COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml). Nothing is read but the config: weights are random, and the one
-image, of INPUT.IMAGE_SIZE (also for Detectron2's models), is synthetic.
+(COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml). Weights are random, and the one image, of INPUT.IMAGE_SIZE (also
+for Detectron2's models), is synthetic. Of recurrent models all T steps are counted, without post-processing.
 
-* fvcore counts: a multiplication and an addition are one operation (two for tools/benchmark_speed.py); activations are
-  the outputs of matrix products and convolutions. Operators that it does not count are named.
-* The first step holds what is done once per image. Post-processing is not part of a recurrent model's figures.
-* A Detectron2 detector with random weights finds nothing; MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.0 lets it find objects.
+fvcore counts a multiplication and an addition as one operation (two for tools/benchmark_speed.py); activations are the
+outputs of matrix products and convolutions. A Detectron2 detector with random weights finds nothing;
+MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.0 lets it find objects.
 """
 
 import argparse
-from pathlib import Path
+import warnings
 
-from benchmark_speed import configure, plain_path
+import torch
+from benchmark_speed import configure
+from detectron2.export import TracingAdapter
+from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis, flop_count_table
 
-from rec_attend_d2.benchmark.analysis import ANALYSES, analyze
-from rec_attend_d2.benchmark.analysis_report import tables
-from rec_attend_d2.whole_files import write_json
-
-TASKS = ["parameters", *ANALYSES, "structure"]
-
-
-def tasks_of(text: str) -> list[str]:
-    """Tasks separated by commas. Raises argparse's error for an unknown one."""
-    unknown = [task for task in text.split(",") if task not in TASKS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"'{unknown[0]}' is no task; choose from {','.join(TASKS)}")
-    return text.split(",")
-
-
-def parse_arguments() -> argparse.Namespace:
-    """The command line, checked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, help="the config, or its name in Detectron2's model zoo")
-    # Commas, because a list of words would swallow the KEY VALUE pairs after it.
-    parser.add_argument(
-        "--tasks", type=tasks_of, default=TASKS[:-1], metavar="TASK,TASK", help="default all but structure"
-    )
-    parser.add_argument("--steps", type=int, metavar="N", help="time steps of the totals (default TIME_STEPS)")
-    parser.add_argument("--depth", type=int, default=2, metavar="N", help="how deep parts of parts go (default 2)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default cpu")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config changes")
-    arguments = parser.parse_args()
-    for name in ("steps", "depth"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name} is {value}; give at least 1.")
-    return arguments
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Analyse, print the tables, and write the json if it is asked for."""
-    report = analyze(configure(arguments), arguments.tasks, arguments.steps, arguments.depth)
-    print(tables(report))
-    if arguments.json:
-        write_json(arguments.json, {"config_file": plain_path(arguments.config_file), **report})
-        print(f"\nWritten to {arguments.json}")
+from rec_attend_d2.benchmark import speed
+from rec_attend_d2.benchmark.probes import NetworksOnly, has_time_steps
 
 
 def main() -> None:
-    """Analyse, or say in one line what is wrong."""
-    arguments = parse_arguments()
+    """Print the table, or say in one line what is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, help="the config, or its name in Detectron2's model zoo")
+    parser.add_argument("--depth", type=int, default=4, metavar="N", help="how deep parts of parts go (default 4)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default cpu")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config changes")
+    arguments = parser.parse_args()
     try:
-        run(arguments)
+        cfg = configure(arguments)
+        model, batch = speed.build_random_model(cfg).eval(), speed.inference_batch(cfg, 1)
     except (ValueError, OSError) as error:
         raise SystemExit(f"analyze_model: {error}") from error
+    with torch.no_grad(), warnings.catch_warnings():
+        # Of the tracer: that values of Python are constants, as they should be.
+        warnings.simplefilter("ignore")
+        network = NetworksOnly(model) if has_time_steps(cfg) else model
+        adapter = TracingAdapter(network, batch, allow_non_tensor=True)
+        counters = [kind(adapter, adapter.flattened_inputs) for kind in (FlopCountAnalysis, ActivationCountAnalysis)]
+        for counter in counters:
+            counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+        print(flop_count_table(counters[0], max_depth=arguments.depth, activations=counters[1]))
 
 
 if __name__ == "__main__":

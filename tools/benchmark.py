@@ -23,7 +23,10 @@ It writes FOLDER/comparison.json, report.html (one file that needs no network) a
 import argparse
 import re
 import shlex
+import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +34,22 @@ import torch
 from benchmark_speed import find_config, plain_path
 from detectron2.config import CfgNode
 
-from rec_attend_d2.benchmark.batches import is_of_this_project
-from rec_attend_d2.benchmark.report import describe_environment
-from rec_attend_d2.comparison.budget import CLOCKS, Budget
-from rec_attend_d2.comparison.files import ComparisonError
-from rec_attend_d2.comparison.models import ModelSpec
-from rec_attend_d2.comparison.report import HTML, JSON, MARKDOWN, write_report
-from rec_attend_d2.comparison.suite import check_same, gather, run_model
+from rec_attend_d2.benchmark import worker
+from rec_attend_d2.benchmark.measuring import describe_environment
+from rec_attend_d2.benchmark.models import ComparisonError, ModelSpec, read_json
+from rec_attend_d2.benchmark.probes import is_of_this_project
+from rec_attend_d2.benchmark.processes import environment
+from rec_attend_d2.benchmark.report import HTML, JSON, MARKDOWN, write_report
 from rec_attend_d2.config import different_settings, load_config
+from rec_attend_d2.whole_files import write_json
 
+CLOCKS = ("wall", "cpu")
 THRESHOLD_IMAGES = 30
 SCHEMA = 1
 # A model's config as it was when its folder was made.
 SETTINGS = "settings.yaml"
+# What of a model may differ when a comparison goes on: where it is computed says nothing about what it is.
+PLACE = frozenset({"device"})
 
 
 def named(text: str) -> tuple[str, str]:
@@ -131,16 +137,10 @@ def make_specs(arguments: argparse.Namespace) -> list[ModelSpec]:
     for path in weights.values():
         if not Path(path).is_file():
             raise ComparisonError(f"--weights names '{path}', which does not exist.")
-    budget: dict[str, Any] = {
-        "minutes": arguments.minutes,
-        "iterations": arguments.iterations,
-        "clock": arguments.clock,
-    }
-    if set(names) - weights.keys():
-        try:
-            Budget(**budget)
-        except ValueError as error:
-            raise ComparisonError(f"{error}") from error
+    trained = set(names) - weights.keys()
+    limits = [limit for limit in (arguments.minutes, arguments.iterations) if limit is not None]
+    if trained and (len(limits) != 1 or limits[0] <= 0):
+        raise ComparisonError("A budget is either --minutes or --iterations, more than 0.")
     paths = [find_config(path) for _, path in arguments.configs]
     configs = [read_config(path, arguments.opts) for path in paths]
     recipe = next((path for path, cfg in zip(paths, configs, strict=True) if is_of_this_project(cfg)), "")
@@ -150,10 +150,12 @@ def make_specs(arguments: argparse.Namespace) -> list[ModelSpec]:
         ModelSpec(
             name=name,
             config_file=path,
-            options=tuple(map(str, arguments.opts)),
+            options=list(map(str, arguments.opts)),
             train=train,
             test=test,
-            budget={} if name in weights else budget,
+            minutes=arguments.minutes if name in trained else None,
+            iterations=arguments.iterations if name in trained else None,
+            clock=arguments.clock,
             weights=weights.get(name, ""),
             recipe=recipe,
             threads=arguments.threads,
@@ -166,20 +168,62 @@ def make_specs(arguments: argparse.Namespace) -> list[ModelSpec]:
 
 
 def prepare(spec: ModelSpec, folder: Path) -> None:
-    """Check a model's config, and that its folder, if there is one, holds the same model.
+    """Check a model's config and make its folder.
 
     Raises:
-        ComparisonError: something is wrong, or it holds another one.
+        ComparisonError: something is wrong, or the folder holds another model.
     """
-    cfg, settings = spec.config(), folder / SETTINGS
-    check_same(spec, folder)
-    if settings.is_file():
-        different = different_settings(cfg, settings)
+    cfg, content, old = spec.config(), asdict(spec), read_json(folder / worker.MODEL)
+    if old is not None:
+        different = sorted(key for key in content if key not in PLACE and old.get(key) != content[key])
+        # Of the same options and config file, which may have been edited since.
+        different = different or different_settings(cfg, folder / SETTINGS)
         if different:
             raise ComparisonError(
-                f"{folder} holds a model with other {', '.join(different)}. Choose another --output, or remove it."
+                f"{folder} holds a model with another {', '.join(different)}. Choose another --output, or remove it."
             )
-    settings.write_text(cfg.dump())
+    write_json(folder / worker.MODEL, content)
+    (folder / SETTINGS).write_text(cfg.dump())
+
+
+def run_part(part: str, folder: Path, threads: int) -> None:
+    """Do a part of a model's comparison in a process of its own; what it prints is added to FOLDER/PART.log.
+
+    Raises:
+        ComparisonError: it failed.
+    """
+    log = folder / f"{part}.log"
+    command = [sys.executable, "-W", "ignore", "-m", worker.__name__, part, str(folder)]
+    with log.open("a") as file:
+        code = subprocess.run(command, env=environment(threads), stdout=file, stderr=subprocess.STDOUT).returncode
+    if code != 0:
+        lines = log.read_text().splitlines() or ["it is empty"]
+        raise ComparisonError(f"{folder.name}: {part} failed with exit code {code}, see {log}: {lines[-1]}")
+
+
+def run_model(spec: ModelSpec, folder: Path) -> None:
+    """Train and evaluate a model as far as that is not done. Raises a ComparisonError where a part fails."""
+    for part, (_, done) in worker.PARTS.items():
+        if part == "train" and spec.weights:
+            continue
+        if (folder / done).is_file():
+            print(f"{spec.name}: {part} is done", flush=True)
+            continue
+        print(f"{spec.name}: {part} ...", flush=True)
+        run_part(part, folder, spec.threads)
+
+
+def gather(specs: Sequence[ModelSpec], output: Path) -> list[dict[str, Any]]:
+    """Name, spec, results and training (None with finished weights) of the models, in their order."""
+    return [
+        {
+            "name": spec.name,
+            "spec": asdict(spec),
+            "training": read_json(output / spec.name / worker.TRAINING),
+            "results": read_json(output / spec.name / worker.RESULTS),
+        }
+        for spec in specs
+    ]
 
 
 def compare(arguments: argparse.Namespace) -> None:
@@ -188,7 +232,7 @@ def compare(arguments: argparse.Namespace) -> None:
     for spec in specs:
         prepare(spec, arguments.output / spec.name)  # what is wrong is said before anything is trained
     for spec in specs:
-        run_model(spec, arguments.output / spec.name, lambda text: print(text, flush=True))
+        run_model(spec, arguments.output / spec.name)
     content = {
         "schema": SCHEMA,
         "command": shlex.join(["python", "tools/benchmark.py", *map(plain_path, sys.argv[1:])]),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How fast a model trains and infers, phase by phase, on synthetic images with random weights.
+"""How fast a model trains and infers, on synthetic images with random weights.
 
     python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml [--batch-sizes 1,5] [--objects 5,10] \
         [--repeats N] [--warmup N] [--threads N] [--device cpu|cuda] [--output FOLDER or FILE.json] \
@@ -8,8 +8,7 @@
 takes any config of this project and, for comparison, Detectron2's own, by path or by its name in the model zoo
 (COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml). Images have INPUT.IMAGE_SIZE, also for Detectron2's models.
 
-* Times are medians (with quartiles) of repeated runs after warm-up. Phases are measured in runs of their own; one
-  inside another counts for itself alone, so that they add up to the run.
+* Times are medians (with quartiles) of repeated runs after warm-up.
 * FLOPs are counted by torch.utils.flop_counter: matrix products and convolutions of all time steps, forward and
   backward, a multiplication and an addition as two. The machine's peak is the best of several float32 matrix products.
 * Peak memory of training on a CPU is that of a fresh process that does nothing else; on CUDA that of the tensors.
@@ -19,30 +18,54 @@ takes any config of this project and, for comparison, Detectron2's own, by path 
 """
 
 import argparse
+import json
 import os
 import shlex
+import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
 
-from rec_attend_d2.benchmark import growth, report
-from rec_attend_d2.benchmark.compute import matmul_peak
-from rec_attend_d2.benchmark.postprocessing import IMAGE_SIZE, INSTANCES, postprocessing_time
-from rec_attend_d2.benchmark.report import ReportError
-from rec_attend_d2.benchmark.startup import import_times, training_times
-from rec_attend_d2.benchmark.suite import Effort, all_rows, growth_values, timing_row
+from rec_attend_d2.benchmark import probes, speed, speed_report
+from rec_attend_d2.benchmark.measuring import describe_environment, matmul_peak, measure, timing, use_threads
+from rec_attend_d2.benchmark.processes import environment, last_line
 from rec_attend_d2.config import different_settings, load_config
 from rec_attend_d2.whole_files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
+# Growth: time steps, and sides of square images, pixels; multiples of 32, which the networks need.
+TIME_STEPS = (5, 10, 20, 30, 40)
+SIDES = (128, 192, 224, 320, 448)
 # Starting processes is slow, and does not vary as much.
 STARTUP_REPEATS = 3
+# Lines that Detectron2 logs before the first step, and after it.
+BEFORE_STEP, AFTER_STEP = "Starting training from iteration", "total_loss:"
+# Detectron2's modules that this package imports, so that the rest of the time is this package's own.
+_LIST_MODULES = """
+import json, sys, rec_attend_d2
+print(json.dumps(sorted(name for name in sys.modules if name.split(".")[0] == "detectron2")))
+"""
+_TIME_IMPORTS = """
+import importlib, json, sys, time
+start = time.perf_counter()
+for name in json.loads(sys.argv[1]):
+    importlib.import_module(name)
+between = time.perf_counter()
+import rec_attend_d2
+print(json.dumps([between - start, time.perf_counter() - between]))
+"""
+# Any config of this project can be trained on these, which are drawn where there are none.
+_DATA = ["DATASETS.TRAIN", "('rosettes_val',)", "DATASETS.TEST", "()", "TEST.EVAL_PERIOD", "0"]
 
 
 def numbers(text: str) -> list[int]:
@@ -102,10 +125,7 @@ def configure(arguments: argparse.Namespace) -> CfgNode:
         FileNotFoundError: there is no such config.
         ValueError: there is no such device or key, or a KEY without VALUE.
     """
-    try:
-        cfg = load_config(find_config(arguments.config_file), arguments.opts)
-    except (KeyError, AssertionError) as error:  # of CfgNode
-        raise ValueError(f"Config {arguments.config_file} with {' '.join(arguments.opts)}: {error}") from error
+    cfg = load_config(find_config(arguments.config_file), arguments.opts)
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device is cuda, but PyTorch finds no CUDA device here. Leave it out, or give cpu.")
     if arguments.device:
@@ -114,17 +134,21 @@ def configure(arguments: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def check_comparable(old: dict[str, Any], cfg: CfgNode, environment: dict[str, Any], path: Path) -> None:
-    """Raise a ReportError where an older report's figures are of something else than what will be measured."""
-    different = report.different_environment(old["environment"], environment)
+def keys_of(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The settings of ``old`` whose keys ``new`` has: a key that is gone keeps no reports from being compared."""
+    kept = {key: value for key, value in old.items() if key in new}
+    return {key: keys_of(value, new[key]) if isinstance(value, dict) else value for key, value in kept.items()}
+
+
+def check_comparable(old: dict[str, Any], cfg: CfgNode, machine: dict[str, Any], path: Path) -> None:
+    """Raise a ValueError where an older report's figures are of something else than what will be measured."""
+    different = speed_report.different_environment(old["environment"], machine)
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "config.yaml")
-        config.write_text(yaml.safe_dump(old["config"]))
+        config.write_text(yaml.safe_dump(keys_of(old["config"], yaml.safe_load(cfg.dump()))))
         different += different_settings(cfg, config)
     if different:
-        raise ReportError(
-            f"--compare {path} can't be compared with this run, which has another {', '.join(different)}."
-        )
+        raise ValueError(f"--compare {path} can't be compared with this run, which has another {', '.join(different)}.")
 
 
 def plain_path(word: str) -> str:
@@ -135,21 +159,124 @@ def plain_path(word: str) -> str:
     return inside if not inside.startswith("..") else "/".join(Path(word).parts[-2:])
 
 
-def optional_parts(arguments: argparse.Namespace, cfg: CfgNode, effort: Effort) -> dict[str, Any]:
+def import_times(repeats: int, threads: int) -> dict[str, dict[str, float]]:
+    """Seconds of importing the modules of Detectron2 that this package uses, and of importing this package then."""
+    modules = last_line(["-c", _LIST_MODULES], threads)
+    pairs = [json.loads(last_line(["-c", _TIME_IMPORTS, modules], threads)) for _ in range(repeats)]
+    detectron2, own = zip(*pairs, strict=True)
+    return {"import detectron2": timing(list(detectron2)), "import rec_attend_d2": timing(list(own))}
+
+
+def _start_training(cfg: CfgNode, tool: Path, threads: int) -> tuple[float, float]:
+    """Seconds to the start of the first step, and to its end."""
+    times: dict[str, float] = {}
+    lines = ["no output"]
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder, "config.yaml")
+        config.write_text(cfg.dump())
+        options = [*_DATA, "SOLVER.MAX_ITER", "1", "MODEL.WEIGHTS", "", "OUTPUT_DIR", str(Path(folder, "output"))]
+        command = [sys.executable, str(tool), "--config-file", str(config), *options]
+        start = time.perf_counter()
+        with subprocess.Popen(
+            command, env=environment(threads), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line.strip())
+                for words in (BEFORE_STEP, AFTER_STEP):
+                    if words in line:
+                        times.setdefault(words, time.perf_counter() - start)
+    if process.returncode != 0 or len(times) != 2:
+        raise RuntimeError(f"{tool.name} failed with exit code {process.returncode}: {lines[-1]}")
+    return times[BEFORE_STEP], times[AFTER_STEP]
+
+
+def training_times(cfg: CfgNode, tool: Path, repeats: int, threads: int) -> dict[str, dict[str, float]]:
+    """Seconds from starting tools/train_net.py to the start and to the end of its first step, on rosettes.
+
+    A first run, which also draws the data where there are none, does not count.
+
+    Args:
+        cfg: of this project.
+        tool: path of train_net.py.
+        repeats: runs that count.
+        threads: of each run.
+
+    Raises:
+        ValueError: the config is not one of this project's.
+        RuntimeError: a training failed.
+    """
+    if not probes.is_of_this_project(cfg):
+        raise ValueError(
+            f"tools/train_net.py does not train MODEL.META_ARCHITECTURE '{cfg.MODEL.META_ARCHITECTURE}', whose start "
+            "can't be timed: leave --startup out."
+        )
+    pairs = [_start_training(cfg, tool, threads) for _ in range(1 + repeats)][1:]
+    before, after = zip(*pairs, strict=True)
+    return {"train_net.py to the first step": timing(list(before)), "its end": timing(list(after))}
+
+
+def growth_values(cfg: CfgNode, images: int, effort: speed.Effort) -> dict[str, float]:
+    """Seconds of a training step, seconds of inference with all steps, and bytes that training adds to the process."""
+    model, batch, steps = speed.build_random_model(cfg), speed.inference_batch(cfg, images), probes.has_time_steps(cfg)
+    device, repeats = cfg.MODEL.DEVICE, (effort.repeats, effort.warmup)
+    values = {speed.TRAINING: measure(speed.training_step(cfg, model, images), device, *repeats)["median"]}
+    model.eval()
+    scores = probes.known_scores(model, probes.usual_objects(cfg), stop=False) if steps else nullcontext()
+    with scores, torch.no_grad():
+        seconds = measure(lambda: model(batch), device, *repeats)["median"]
+    values[speed.ALL_STEPS if steps else speed.INFERENCE] = seconds
+    return {**values, "training memory": float(speed.training_memory(cfg, images)["increase"])}
+
+
+def fit_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """Exponent p of ``value ~ size^p`` for positive values, by least squares on the logarithms."""
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
+def _with_side(cfg: CfgNode, side: int) -> CfgNode:
+    cfg = cfg.clone()
+    cfg.INPUT.IMAGE_SIZE = [side, side]
+    return cfg
+
+
+def measure_growth(cfg: CfgNode, values: Callable[[CfgNode], dict[str, float]]) -> dict[str, dict]:
+    """Values at growing T (of models with time steps) and at growing images, with fitted exponents.
+
+    Args:
+        cfg: the config.
+        values: from a config to values by name, all positive.
+
+    Returns:
+        By what grows ("time steps", "pixels"): ``rows``, each with ``size`` and the values, and ``exponents`` by name.
+    """
+    series: dict[str, dict[int, CfgNode]] = {}
+    if probes.has_time_steps(cfg):
+        series["time steps"] = {steps: probes.with_time_steps(cfg, steps) for steps in TIME_STEPS}
+    series["pixels"] = {side * side: _with_side(cfg, side) for side in SIDES}
+    result = {}
+    for name, configs in series.items():
+        rows = [{"size": size, **values(changed)} for size, changed in configs.items()]
+        sizes = [row["size"] for row in rows]
+        exponents = {key: fit_exponent(sizes, [row[key] for row in rows]) for key in rows[0] if key != "size"}
+        result[name] = {"rows": rows, "exponents": exponents}
+    return result
+
+
+def optional_parts(arguments: argparse.Namespace, cfg: CfgNode, effort: speed.Effort) -> dict[str, Any]:
     """What --postprocessing, --startup and --growth ask for."""
     parts: dict[str, Any] = {}
     if arguments.postprocessing:
-        timing, found = postprocessing_time(cfg, effort.repeats, effort.warmup)
-        name = f"{IMAGE_SIZE[0]} x {IMAGE_SIZE[1]}, {INSTANCES} instances ({found} left)"
-        parts["postprocessing"] = {name: timing_row(timing)}
+        seconds, found = speed.postprocessing_time(cfg, effort)
+        height, width = speed.LARGE_IMAGE
+        parts["postprocessing"] = {f"{height} x {width}, {speed.INSTANCES} instances ({found} left)": seconds}
     if arguments.startup:
         repeats = min(effort.repeats, STARTUP_REPEATS)
-        times = import_times(repeats, effort.threads)
-        times |= training_times(cfg, ROOT / "tools" / "train_net.py", repeats, effort.threads)
-        parts["startup"] = {name: timing_row(timing) for name, timing in times.items()}
+        starts = training_times(cfg, ROOT / "tools" / "train_net.py", repeats, arguments.threads)
+        parts["startup"] = {**import_times(repeats, arguments.threads), **starts}
     if arguments.growth:
         images = (arguments.batch_sizes or [1])[0]
-        parts["growth"] = growth.measure_growth(cfg, lambda changed: growth_values(changed, images, effort))
+        parts["growth"] = measure_growth(cfg, lambda changed: growth_values(changed, images, effort))
     return parts
 
 
@@ -164,27 +291,27 @@ def output_path(output: Path, config_file: str) -> Path:
 def benchmark(arguments: argparse.Namespace) -> None:
     """Measure, print the tables and write the json."""
     cfg = configure(arguments)
-    effort = Effort(arguments.repeats, arguments.warmup, arguments.threads)
-    effort.use_threads()
-    environment = report.describe_environment(cfg.MODEL.DEVICE, arguments.threads)
-    old = report.read_report(arguments.compare) if arguments.compare else None
+    effort = speed.Effort(arguments.repeats, arguments.warmup)
+    use_threads(arguments.threads)
+    machine = describe_environment(cfg.MODEL.DEVICE, arguments.threads)
+    old = speed_report.read_report(arguments.compare) if arguments.compare else None
     if old is not None:
-        check_comparable(old, cfg, environment, arguments.compare)
+        check_comparable(old, cfg, machine, arguments.compare)
     batch_sizes = arguments.batch_sizes or sorted({1, cfg.SOLVER.IMS_PER_BATCH})
     content = {
-        "schema": report.SCHEMA,
+        "schema": speed_report.SCHEMA,
         "command": shlex.join(["python", "tools/benchmark_speed.py", *map(plain_path, sys.argv[1:])]),
         "config_file": plain_path(arguments.config_file),
         "config": yaml.safe_load(cfg.dump()),
-        "environment": environment,
+        "environment": machine,
         "settings": {"repeats": arguments.repeats, "warmup": arguments.warmup, "batch_sizes": batch_sizes},
         "peak": matmul_peak(cfg.MODEL.DEVICE),
         **optional_parts(arguments, cfg, effort),
-        "rows": list(all_rows(cfg, batch_sizes, arguments.objects, effort)),
+        "rows": list(speed.all_rows(cfg, batch_sizes, arguments.objects, effort)),
     }
-    print(report.tables(content))
+    print(speed_report.tables(content))
     if old is not None:
-        print(f"\n{report.comparison_table(old, content)}")
+        print(f"\n{speed_report.comparison_table(old, content)}")
     path = output_path(arguments.output, arguments.config_file)
     write_json(path, content)
     print(f"\nWritten to {path}")
@@ -195,7 +322,7 @@ def main() -> None:
     arguments = parse_arguments()
     try:
         benchmark(arguments)
-    except (ReportError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"{error}") from error
 
 

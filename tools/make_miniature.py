@@ -4,7 +4,8 @@
     python tools/make_miniature.py --output FOLDER [--only cityscapes cvppp kitti coco] [--seed N]
 
 FOLDER is what DETECTRON2_DATASETS has to name. The loaders, evaluators and submission writers treat them like the real
-archives, so that a whole pipeline can be tried before those are downloaded.
+archives, so that a whole pipeline can be tried before those are downloaded. What draws them is with the tests, in
+tests/miniature, and not installed with the package.
 """
 
 import argparse
@@ -12,10 +13,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from rec_attend_d2.data.miniature.cityscapes import write_cityscapes
-from rec_attend_d2.data.miniature.coco import write_coco
-from rec_attend_d2.data.miniature.cvppp import write_cvppp
-from rec_attend_d2.data.miniature.kitti import write_kitti
+TESTS = Path(__file__).resolve().parents[1] / "tests"
+if not (TESTS / "miniature").is_dir():
+    sys.exit(f"make_miniature: {TESTS / 'miniature'} is missing. Call the tool in a checkout of the whole project.")
+sys.path.insert(0, str(TESTS))
+
+from miniature.cityscapes import write_cityscapes  # noqa: E402
+from miniature.coco import write_coco  # noqa: E402
+from miniature.cvppp import write_cvppp  # noqa: E402
+from miniature.kitti import write_kitti  # noqa: E402
 
 # Name of a data set, which is also that of its folder: what writes it below a root, with a seed.
 WRITERS: dict[str, Callable[..., object]] = {

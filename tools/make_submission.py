@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Write the file that a test server takes, or check and score a finished one.
 
-    python tools/make_submission.py --config-file CONFIG --format cityscapes|coco|cvppp|kitti --output FILE
+    python tools/make_submission.py --config-file CONFIG --format cityscapes|coco|cvppp --output FILE
         [--dataset NAME] MODEL.WEIGHTS model_final.pth [KEY VALUE ...]
     python tools/make_submission.py --config-file CONFIG --format cityscapes --check FILE [--dataset NAME]
 
@@ -14,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -27,8 +28,12 @@ from tqdm import tqdm
 from rec_attend_d2.checkpoint import load_weights
 from rec_attend_d2.config import load_config
 from rec_attend_d2.data import build_test_loader, register_datasets
-from rec_attend_d2.evaluation.label_images import listed
-from rec_attend_d2.evaluation.submission import SUBMISSION_REGISTRY, SubmissionFormat, has_labels
+from rec_attend_d2.evaluation import submission_cityscapes, submission_coco, submission_cvppp
+from rec_attend_d2.evaluation.per_image_evaluator import has_annotations, records_by_id
+from rec_attend_d2.evaluation.submission import listed
+from rec_attend_d2.threads import choose_and_say
+
+FORMATS = {"cityscapes": submission_cityscapes, "coco": submission_coco, "cvppp": submission_cvppp}
 
 
 def predictions(cfg: CfgNode, dataset_name: str) -> Iterator[tuple[Any, Instances]]:
@@ -47,14 +52,15 @@ def predictions(cfg: CfgNode, dataset_name: str) -> Iterator[tuple[Any, Instance
                 yield entry["image_id"], output["instances"].to("cpu")
 
 
-def check(form: SubmissionFormat, path: Path, dataset_name: str, max_detections: int) -> None:
+def check(form: ModuleType, path: Path, dataset_name: str, max_detections: int) -> None:
     """Print what is wrong with a file and exit, or its scores."""
     problems = form.check(path, dataset_name)
     if problems:
         sys.exit(f"make_submission: {path} is not valid for '{dataset_name}':\n{listed(problems)}")
     print(f"{path} is valid for '{dataset_name}'.")
-    if has_labels(dataset_name):
-        scores = form.score(path, dataset_name, max_detections)
+    if has_annotations(dataset_name, records_by_id(dataset_name)):
+        limit = {"max_detections": max_detections} if form is submission_coco else {}
+        scores = form.score(path, dataset_name, **limit)
         print(tabulate(sorted(scores.items()), headers=["metric", "value"], floatfmt=".4f"))
     else:
         print("The data set has no labels, so there is nothing to score.")
@@ -64,16 +70,17 @@ def main() -> None:
     """Write or check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True)
-    parser.add_argument("--format", required=True, choices=sorted(name for name, _ in SUBMISSION_REGISTRY))
+    parser.add_argument("--format", required=True, choices=FORMATS)
     parser.add_argument("--dataset", help="default: the first of DATASETS.TEST")
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--output", type=Path, help="file to write")
     action.add_argument("--check", type=Path, help="finished file to check and score")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides of the config")
     arguments = parser.parse_args()
-    form: SubmissionFormat = SUBMISSION_REGISTRY.get(arguments.format)
+    form = FORMATS[arguments.format]
     try:
         cfg = load_config(arguments.config_file, arguments.opts)
+        choose_and_say(cfg.MODEL.DEVICE, print)
         if arguments.dataset:
             cfg.DATASETS.TEST = (arguments.dataset,)
         register_datasets(cfg)
@@ -81,8 +88,8 @@ def main() -> None:
             sys.exit("make_submission: DATASETS.TEST is empty; name a data set with --dataset.")
         dataset_name = cfg.DATASETS.TEST[0]
         path = arguments.check or arguments.output
-        if path.suffix != form.suffix:
-            sys.exit(f"make_submission: {path} should end with {form.suffix}, as files of this format do.")
+        if path.suffix != form.SUFFIX:
+            sys.exit(f"make_submission: {path} should end with {form.SUFFIX}, as files of this format do.")
         if arguments.output:
             if not cfg.MODEL.WEIGHTS:
                 sys.exit("make_submission: add MODEL.WEIGHTS path/to/model_final.pth.")

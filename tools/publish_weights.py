@@ -32,7 +32,6 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from tabulate import tabulate
-from update_model_zoo import COLUMNS
 
 from rec_attend_d2.checkpoint import load_weights
 from rec_attend_d2.checkpoint.files import save_inference_weights
@@ -41,6 +40,18 @@ from rec_attend_d2.config import different_settings, load_config
 from rec_attend_d2.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
+# Label of a figure on the card, and where it stands in the results.
+COLUMNS = {
+    "AP": ("segm", "AP"),
+    "AP50": ("segm", "AP50"),
+    "SBD": ("counting", "SBD"),
+    "\\|DiC\\|": ("counting", "abs_DiC"),
+    "count accuracy": ("counting", "count_accuracy"),
+    "MWCov": ("counting", "MWCov"),
+    "MUCov": ("counting", "MUCov"),
+    "box AP50": ("bbox", "AP50"),
+    "best box IoU": ("box_counting", "best_box_IoU"),
+}
 MAX_BYTES = 20_000_000
 # What the data sets of this project are, by the first part of their names.
 DATA = {

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 from tabulate import tabulate
-from update_model_zoo import describe
 
 from rec_attend_d2.config import different_settings, load_config
+from rec_attend_d2.visualization.curves import read_entries
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("stage_a", "stage_b", "stage_c")
@@ -123,7 +123,7 @@ def summary(stages: list[Stage]) -> str:
     rows = []
     for stage in stages:
         results = json.loads((stage.folder / FINISHED).read_text())
-        minutes = f"{describe(stage.folder, '', '')['training_minutes']:.1f}"
+        minutes = f"{60 * read_entries(stage.folder / 'metrics.json')[-1][0]:.1f}"
         for evaluator, figures in results.items():
             shown = [f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, (int, float))]
             lines = "\n".join(", ".join(shown[i : i + 4]) for i in range(0, len(shown), 4))

@@ -19,7 +19,7 @@ from PIL import Image
 
 from rec_attend_d2.config import load_config
 from rec_attend_d2.data import register_datasets
-from rec_attend_d2.prediction import distinct_names
+from rec_attend_d2.prediction.sources import distinct_names
 from rec_attend_d2.visualization import TrainingDataDrawer
 
 

@@ -23,7 +23,8 @@ from rec_attend_d2.config import load_config
 from rec_attend_d2.data import RecAttendDatasetMapper, register_datasets
 from rec_attend_d2.data.image_io import read_image
 from rec_attend_d2.modeling import RecurrentAttention
-from rec_attend_d2.prediction import distinct_names
+from rec_attend_d2.prediction.sources import distinct_names
+from rec_attend_d2.threads import choose_and_say
 from rec_attend_d2.visualization import draw_instances, save_steps, side_by_side, trace, true_instances
 
 
@@ -44,6 +45,7 @@ def parse_arguments() -> argparse.Namespace:
 def configure(arguments: argparse.Namespace) -> CfgNode:
     """Config with the one data set to draw in DATASETS.TEST. Raises ValueError without data set or weights."""
     cfg = load_config(arguments.config_file, arguments.opts)
+    choose_and_say(cfg.MODEL.DEVICE, print)
     names = [arguments.dataset] if arguments.dataset else list(cfg.DATASETS.TEST)[:1]
     if not names:
         raise ValueError("DATASETS.TEST is empty: name a data set by --dataset.")

@@ -1,1 +1,1 @@
-"""Measures how fast models train and infer, phase by phase, on synthetic batches; see tools/benchmark_speed.py."""
+"""Models side by side on equal terms (tools/benchmark.py), and how fast they are (tools/benchmark_speed.py)."""

@@ -1,4 +1,4 @@
-"""Fresh Python processes to measure in."""
+"""Fresh Python processes to measure in, so that memory, threads and failures are of one measurement alone."""
 
 import os
 import subprocess

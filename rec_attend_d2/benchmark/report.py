@@ -1,190 +1,94 @@
-"""The report of a benchmark: its json, its tables, and the comparison with an older one."""
+"""Writes the files of a comparison: comparison.json, report.html, report.md and its pictures."""
 
-import json
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from tabulate import tabulate
+from detectron2.structures import Instances
 
-SCHEMA = 1
-# What a report has to have in common with one that it is compared with.
-COMPARABLE = ("device", "device_name", "threads")
-# Keys of every report; further ones are there where they were asked for.
-KEYS = {"schema", "command", "config_file", "config", "environment", "settings", "peak", "rows"}
-OPTIONAL_KEYS = {"startup", "growth", "postprocessing"}
+from ..config import load_config
+from ..data.image_io import read_image
+from ..evaluation.coco_evaluator import Detection
+from ..visualization import draw_instances, side_by_side, true_instances
+from ..whole_files import write_json
+from .content import make_sections
+from .figures import picture_png
+from .groups import quality_by_group
+from .models import read_json
+from .rendering import PICTURES, Picture, render_html, render_markdown
+from .scoring import of_images, predicted_masks, scores_of
+from .worker import PREDICTIONS, annotated
 
-MEGABYTE = 1e6
-
-
-class ReportError(Exception):
-    """A report can't be read, or not be compared."""
-
-
-def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name as the system gives it."""
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+JSON, HTML, MARKDOWN = "comparison.json", "report.html", "report.md"
+IMAGES_PER_RANK = 2
 
 
-def describe_environment(device: str, threads: int) -> dict[str, Any]:
-    """The machine and the versions, without paths and dates."""
-    on_cuda = torch.device(device).type == "cuda"
-    return {
-        "device": torch.device(device).type,
-        "device_name": torch.cuda.get_device_name() if on_cuda else cpu_name(),
-        "cpu_name": cpu_name(),
-        "threads": threads,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
+def ranked(images: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[int]]:
+    """Positions of the images with the largest, the middle and the smallest mean SBD of all models.
 
-
-def read_report(path: Path) -> dict[str, Any]:
-    """A report of tools/benchmark_speed.py.
-
-    Raises:
-        ReportError: there is none, or the file is another one.
+    Returns:
+        "best", "median" and "worst" to positions; no image is there twice.
     """
-    try:
-        report = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ReportError(f"--compare names '{path}', which does not exist.") from None
-    except (OSError, ValueError) as error:
-        raise ReportError(f"--compare names '{path}', which can't be read as json: {error}") from error
-    if not isinstance(report, dict) or not report.keys() >= KEYS or report["schema"] != SCHEMA:
-        raise ReportError(
-            f"--compare names '{path}', which is no report of tools/benchmark_speed.py in its present form (schema "
-            f"{SCHEMA}). Measure the older version again with this one's tool."
-        )
-    return report
+    sbd = np.mean([[image["sbd"] for image in of_model] for of_model in images.values()], axis=0)
+    order = np.argsort(-sbd, kind="stable").tolist()
+    best, rest = order[:IMAGES_PER_RANK], order[IMAGES_PER_RANK:]
+    worst, middle = rest[-IMAGES_PER_RANK:], rest[:-IMAGES_PER_RANK]
+    start = max(0, len(middle) - IMAGES_PER_RANK) // 2
+    return {"best": best, "median": middle[start : start + IMAGES_PER_RANK], "worst": worst}
 
 
-def different_environment(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """In words, what keeps two environments' figures from being compared; empty if nothing does."""
-    return [f"{key} ({old.get(key)} then, {new[key]} now)" for key in COMPARABLE if old.get(key) != new[key]]
+def _draw(record: dict, kept: Mapping[str, Sequence[Detection]], contrast: Sequence[float]) -> np.ndarray:
+    """The image, the truth and every model's instances beside each other, RGB [H, W, 3]."""
+    image = read_image(record["file_name"], contrast)[:, :, ::-1]
+    size = image.shape[:2]
+    pictures = {"truth": draw_instances(image, true_instances(record, size))}
+    for name, detections in kept.items():
+        masks = torch.from_numpy(predicted_masks(detections, size))
+        pictures[name] = draw_instances(image, Instances(size, pred_masks=masks))
+    return side_by_side(pictures)
 
 
-def seconds_text(timing: Mapping[str, float]) -> str:
-    """Median and quartiles in milliseconds."""
-    median, q1, q3 = (1000 * timing[key] for key in ("median", "q1", "q3"))
-    return f"{median:.1f} ({q1:.1f} to {q3:.1f})"
+def _gallery(models: Sequence[Mapping[str, Any]], records: Sequence[dict], output: Path) -> list[Picture]:
+    """The best, the median and the worst images, each with the truth and every model's result."""
+    ids = [record["image_id"] for record in records]
+    found = {model["name"]: of_images(read_json(output / model["name"] / PREDICTIONS), ids) for model in models}
+    recipe = models[0]["spec"]["recipe"]
+    contrast = load_config(recipe, []).INPUT.CONTRAST_PERCENTILES if recipe else []
+    pictures = []
+    for rank, positions in ranked({model["name"]: model["results"]["images"] for model in models}).items():
+        for number, position in enumerate(positions, start=1):
+            kept, words = {}, []
+            for name, results in ((model["name"], model["results"]) for model in models):
+                detections = found[name][ids[position]]
+                high = scores_of(detections) >= results["threshold"]
+                kept[name] = [detection for detection, above in zip(detections, high, strict=True) if above]
+                words.append(f"{name}: SBD {results['images'][position]['sbd']:.3f}")
+            record = records[position]
+            alt = f"{rank}: {Path(record['file_name']).name}, truth and results; {', '.join(words)}"
+            pictures.append(Picture(f"{rank}_{number}", alt, picture_png(_draw(record, kept, contrast))))
+    return pictures
 
 
-def peak_rate(report: Mapping[str, Any]) -> float:
-    """The machine's best measured rate of operations per second."""
-    return max(report["peak"].values())
+def write_report(content: Mapping[str, Any], output: Path) -> None:
+    """Write everything.
 
-
-def totals_table(report: Mapping[str, Any]) -> str:
-    """A line per run: time, rate, share of the peak, memory."""
-    lines = []
-    for row in report["rows"]:
-        rate = row["flops"] / row["seconds"]["median"]
-        memory = row.get("memory")
-        lines.append(
-            {
-                "run": row["run"],
-                "batch": row["batch"],
-                "steps": row.get("steps"),
-                "instances": row.get("instances"),
-                "ms (quartiles)": seconds_text(row["seconds"]),
-                "images/s": f"{row['images_per_second']:.2f}",
-                "GFLOP": f"{row['flops'] / 1e9:.2f}",
-                "GFLOP/s": f"{rate / 1e9:.1f}",
-                "of peak": f"{100 * rate / peak_rate(report):.1f} %",
-                "peak MB": f"{memory['peak'] / MEGABYTE:.0f}" if memory else None,
-                "over idle MB": f"{memory['increase'] / MEGABYTE:.0f}" if memory else None,
-            }
-        )
-    return tabulate(lines, headers="keys", disable_numparse=True)
-
-
-def phases_table(rows: Sequence[Mapping[str, Any]], title: str) -> str:
-    """Own time of every phase in milliseconds and as share of its run; a column per run."""
-    names = list(dict.fromkeys(name for row in rows for name in row["phases"]))
-    lines = []
-    for name in names:
-        cells = []
-        for phases in (row["phases"] for row in rows):
-            share = 100 * phases.get(name, 0.0) / sum(phases.values())
-            cells.append(f"{1000 * phases[name]:.1f} ({share:.0f} %)" if name in phases else "")
-        lines.append([name, *cells])
-    headers = [title, *(row["run"].replace(", ", "\n") for row in rows)]
-    return tabulate(lines, headers=headers, disable_numparse=True)
-
-
-def phases_tables(report: Mapping[str, Any]) -> str:
-    """A table of phases per batch size."""
-    by_batch: dict[int, list] = {}
-    for row in report["rows"]:
-        by_batch.setdefault(row["batch"], []).append(row)
-    return "\n\n".join(phases_table(rows, f"ms, batch {batch}") for batch, rows in by_batch.items())
-
-
-def growth_tables(growth: Mapping[str, Any]) -> str:
-    """A table per series, its last line with the fitted exponents."""
-    tables = []
-    for what, series in growth.items():
-        names = list(series["exponents"])
-        units = {name: ("MB", 1 / MEGABYTE) if "memory" in name else ("ms", 1000.0) for name in names}
-        lines = [[str(row["size"]), *(f"{units[name][1] * row[name]:.1f}" for name in names)] for row in series["rows"]]
-        lines.append(["exponent", *(f"{series['exponents'][name]:.2f}" for name in names)])
-        headers = [what, *(f"{name}, {units[name][0]}" for name in names)]
-        tables.append(tabulate(lines, headers=headers, disable_numparse=True))
-    return "\n\n".join(tables)
-
-
-def timings_table(timings: Mapping[str, Mapping[str, float]], title: str) -> str:
-    """A line per timing, in milliseconds."""
-    lines = [[name, seconds_text(timing)] for name, timing in timings.items()]
-    return tabulate(lines, headers=[title, "ms (quartiles)"], disable_numparse=True)
-
-
-def tables(report: Mapping[str, Any]) -> str:
-    """All tables of a report."""
-    environment, settings = report["environment"], report["settings"]
-    peaks = ", ".join(f"{rate / 1e9:.1f} at {side}" for side, rate in report["peak"].items())
-    parts = [
-        f"{report['config_file']} on {environment['device_name']} ({environment['device']}, {environment['threads']} "
-        f"threads), torch {environment['torch']}; median of {settings['repeats']} runs after {settings['warmup']}\n"
-        f"float32 matrix products reach {peak_rate(report) / 1e9:.1f} GFLOP/s ({peaks})",
-        totals_table(report),
-        phases_tables(report),
-    ]
-    for key, title in (("startup", "start"), ("postprocessing", "post-processing alone")):
-        if key in report:
-            parts.append(timings_table(report[key], title))
-    if "growth" in report:
-        parts.append(growth_tables(report["growth"]))
-    return "\n\n".join(parts)
-
-
-def figures(report: Mapping[str, Any]) -> dict[str, float]:
-    """Everything that is better when it is smaller, by a name that says what it is; milliseconds, MB and GFLOP."""
-    values: dict[str, float] = {}
-    for row in report["rows"]:
-        name = f"{row['run']}, batch {row['batch']}"
-        values[f"{name}, ms"] = 1000 * row["seconds"]["median"]
-        if "memory" in row:
-            values[f"{name}, peak MB"] = row["memory"]["peak"] / MEGABYTE
-            values[f"{name}, over idle MB"] = row["memory"]["increase"] / MEGABYTE
-        values[f"{name}, GFLOP"] = row["flops"] / 1e9
-        values |= {f"{name}: {phase}, ms": 1000 * seconds for phase, seconds in row["phases"].items()}
-    for key in ("startup", "postprocessing"):
-        values |= {f"{what}, ms": 1000 * timing["median"] for what, timing in report.get(key, {}).items()}
-    return values
-
-
-def comparison_table(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """A line per figure: old, new, and new divided by old; a figure that only one report has stands alone."""
-    before, after = figures(old), figures(new)
-    lines = []
-    for name in [*after, *(name for name in before if name not in after)]:
-        ratio = f"{after[name] / before[name]:.2f}" if name in after and before.get(name) else ""
-        cells = [f"{values[name]:.2f}" if name in values else "" for values in (before, after)]
-        lines.append([name, *cells, ratio])
-    return tabulate(lines, headers=["", "old", "new", "new / old"], disable_numparse=True)
+    Args:
+        content: ``schema``, ``command``, ``environment``, ``train``, ``test`` and ``models`` (of
+            :func:`.worker.gather`, all finished).
+        output: folder of the comparison, with a folder of each model.
+    """
+    records, models = annotated(content["test"]), content["models"]
+    images = {model["name"]: model["results"]["images"] for model in models}
+    content = {**content, "groups": quality_by_group(records, images)}
+    write_json(output / JSON, content)
+    sections = make_sections(content, _gallery(models, records, output))
+    title = f"Comparison on {content['test']}: {', '.join(images)}"
+    (output / HTML).write_text(render_html(title, sections), encoding="utf-8")
+    (output / MARKDOWN).write_text(render_markdown(title, sections), encoding="utf-8")
+    folder = output / PICTURES
+    folder.mkdir(exist_ok=True)
+    for section in sections:
+        for picture in section.pictures:
+            (folder / f"{picture.name}.png").write_bytes(picture.png)

@@ -67,9 +67,7 @@ class RecAttendDatasetMapper:
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
         node = cfg.MODEL.REC_ATTEND
-        maps = MapTargetGenerator(
-            node.PREPROCESSOR.FOREGROUND_CLASSES, node.PREPROCESSOR.ANGLE_BINS, cfg.INPUT.COARSE_WEIGHT
-        )
+        maps = MapTargetGenerator(node.PREPROCESSOR.FOREGROUND_CLASSES, node.PREPROCESSOR.ANGLE_BINS)
         return {
             "augmentations": build_augmentations(cfg) if is_train else [build_resize(cfg)],
             "time_steps": sys.maxsize if trains_on_all_objects(cfg) else node.TIME_STEPS,

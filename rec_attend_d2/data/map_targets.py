@@ -15,6 +15,10 @@ from .angle_map import angle_map, foreground_map
 from .instances import InstanceTargets, class_of, transform_mask
 from .segmentation import annotation_mask
 
+# Weight of coarsely annotated images (Cityscapes' train_extra) in stage A's loss of the foreground: the rims of
+# their regions are wrong.
+COARSE_WEIGHT = 0.1
+
 
 @dataclass(frozen=True)
 class MapTargetGenerator:
@@ -28,7 +32,7 @@ class MapTargetGenerator:
 
     foreground_classes: int
     angle_bins: int
-    coarse_weight: float
+    coarse_weight: float = COARSE_WEIGHT
 
     def __call__(
         self, dataset_dict: dict, targets: InstanceTargets, size: tuple[int, int], transforms: T.Transform

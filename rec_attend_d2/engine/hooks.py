@@ -1,6 +1,10 @@
 """Hooks of the training loop."""
 
+import logging
+import time
+from collections import deque
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -15,8 +19,11 @@ from ..modeling import RecAttendPreprocessor, RecurrentAttention
 from ..modeling.image_model import STATISTICS_PERIOD
 from ..process_memory import peak_memory
 from ..random_numbers import derive_seed, seed_all
+from ..threads import choose_threads, describe_choice
 from ..visualization.maps import draw_maps
 from ..visualization.steps import draw_steps, seen_image, trace
+
+logger = logging.getLogger(__name__)
 
 
 def unwrap(model: nn.Module) -> Any:
@@ -45,6 +52,69 @@ class SeedHook(HookBase):
     def load_state_dict(self, state: dict) -> None:
         """Inverse of :meth:`state_dict`."""
         self._seed = state["seed"]
+
+
+class ThreadsHook(HookBase):
+    """Chooses the number of CPU threads by measuring, also when other programs come or go. Goes first of all hooks.
+
+    Other programs show in iterations that become several times slower, which is measured at once. That they ended, and
+    what the data loader's workers take, shows in nothing: so it also measures after ten seconds, twenty, forty, and so
+    on, at last every five minutes.
+    """
+
+    # Iterations in a row that are slower than the median of the last ones by this factor, of which there have to be
+    # some.
+    SLOW_ITERATIONS, SLOWDOWN, ITERATIONS, FEWEST = 3, 3.0, 50, 10
+    SHORTEST_PAUSE, LONGEST_PAUSE = 10.0, 300.0
+
+    def __init__(
+        self,
+        device: str,
+        clock: Callable[[], float] = time.perf_counter,
+        choose: Callable[[str], int | None] = choose_threads,
+    ):
+        """
+        Args:
+            device: MODEL.DEVICE.
+            clock: gives seconds.
+            choose: see :func:`rec_attend_d2.threads.choose_threads`.
+        """
+        self._device = device
+        self._clock = clock
+        self._choose = choose
+        self._threads: int | None = None
+        self._seconds: deque[float] = deque(maxlen=self.ITERATIONS)
+        self._pause = self.SHORTEST_PAUSE
+        self._slow = 0
+
+    def before_train(self) -> None:
+        """Choose for the first time."""
+        self._measure()
+
+    def _measure(self) -> None:
+        chosen = self._choose(self._device)
+        if chosen is not None and chosen != self._threads:
+            logger.info(describe_choice(chosen))
+        self._threads, self._slow, self._due = chosen, 0, self._clock() + self._pause
+
+    def before_step(self) -> None:
+        """Start the clock."""
+        self._started = self._clock()
+
+    def after_step(self) -> None:
+        """Stop it, and measure where it is time to."""
+        now = self._clock()
+        seconds = now - self._started
+        known = len(self._seconds) >= self.FEWEST
+        self._slow = self._slow + 1 if known and seconds > self.SLOWDOWN * median(self._seconds) else 0
+        self._seconds.append(seconds)
+        if self._slow >= self.SLOW_ITERATIONS:
+            self._seconds.clear()
+            self._pause = self.SHORTEST_PAUSE
+            self._measure()
+        elif now >= self._due:
+            self._pause = min(2 * self._pause, self.LONGEST_PAUSE)
+            self._measure()
 
 
 class ScheduledSamplingHook(HookBase):

@@ -8,23 +8,16 @@ from detectron2.config import CfgNode
 from detectron2.layers.batch_norm import CycleBatchNormList, LayerNorm
 from detectron2.solver import build_lr_scheduler as build_detectron2_lr_scheduler
 from detectron2.solver.build import reduce_param_groups
-from fvcore.common.registry import Registry
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 from ..layers.step_norm import STEP_NORMS
-from ..registry import look_up, register_as
+from ..registry import look_up
 
-OPTIMIZER_REGISTRY = Registry("OPTIMIZER")
-OPTIMIZER_REGISTRY.__doc__ = """Functions (cfg, parameter groups) -> optimizer."""
-GRADIENT_CLIP_REGISTRY = Registry("GRADIENT_CLIP")
-GRADIENT_CLIP_REGISTRY.__doc__ = """Functions (parameters with a gradient, largest value, order of the norm) that
-change the gradients in place."""
-LR_SCHEDULER_REGISTRY = Registry("LR_SCHEDULER")
-LR_SCHEDULER_REGISTRY.__doc__ = """Functions (cfg, optimizer) -> learning rate schedule, besides Detectron2's own."""
-
+# Added to the denominator of Adam and AdamW; the original's, of TensorFlow's Adam.
+_EPSILON = 1e-7
 # Norm layers of PyTorch (batch, instance, group, layer and, where it has it, RMS) and Detectron2's that are none of
 # these. Those of this project are the entries of STEP_NORMS.
 _NORMS: tuple[type[nn.Module], ...] = (_NormBase, nn.GroupNorm, nn.LayerNorm, LayerNorm, CycleBatchNormList)
@@ -47,46 +40,30 @@ class EpsilonHatAdam(torch.optim.Adam):
         return super().step(closure)
 
 
-@register_as(OPTIMIZER_REGISTRY, "Adam")
-def _adam(cfg: CfgNode, groups: list[dict]) -> Optimizer:
-    return EpsilonHatAdam(groups, lr=cfg.SOLVER.BASE_LR, eps=cfg.SOLVER.ADAM_EPS)
-
-
-@register_as(OPTIMIZER_REGISTRY, "AdamW")
-def _adamw(cfg: CfgNode, groups: list[dict]) -> Optimizer:
-    return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR, eps=cfg.SOLVER.ADAM_EPS)
-
-
-@register_as(OPTIMIZER_REGISTRY, "SGD")
-def _sgd(cfg: CfgNode, groups: list[dict]) -> Optimizer:
+def _sgd(groups: list[dict], cfg: CfgNode) -> Optimizer:
     return torch.optim.SGD(groups, lr=cfg.SOLVER.BASE_LR, momentum=cfg.SOLVER.MOMENTUM, nesterov=cfg.SOLVER.NESTEROV)
 
 
-@register_as(LR_SCHEDULER_REGISTRY, "StaircaseExponentialLR")
-def _staircase(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
-    if cfg.SOLVER.WARMUP_ITERS > 0:
-        raise ValueError("StaircaseExponentialLR has no warmup: set SOLVER.WARMUP_ITERS to 0.")
-    return StepLR(optimizer, step_size=cfg.SOLVER.DECAY_PERIOD, gamma=cfg.SOLVER.GAMMA)
+# By SOLVER.OPTIMIZER.
+OPTIMIZERS: dict[str, Callable[[list[dict], CfgNode], Optimizer]] = {
+    "Adam": lambda groups, cfg: EpsilonHatAdam(groups, lr=cfg.SOLVER.BASE_LR, eps=_EPSILON),
+    "AdamW": lambda groups, cfg: torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR, eps=_EPSILON),
+    "SGD": _sgd,
+}
 
 
-@register_as(GRADIENT_CLIP_REGISTRY, "value")
-def _clip_value(parameters: list[nn.Parameter], largest: float, order: float) -> None:
-    """Each element on its own, as in the original."""
-    del order  # part of the registry's signature
-    nn.utils.clip_grad_value_(parameters, largest)
-
-
-@register_as(GRADIENT_CLIP_REGISTRY, "norm")
-def _clip_norm(parameters: list[nn.Parameter], largest: float, order: float) -> None:
-    """The norm of each parameter's gradient."""
+def _clip_norms(parameters: list[nn.Parameter], largest: float, order: float) -> None:
     for parameter in parameters:
         nn.utils.clip_grad_norm_(parameter, largest, order)
 
 
-@register_as(GRADIENT_CLIP_REGISTRY, "full_model")
-def _clip_full_model(parameters: list[nn.Parameter], largest: float, order: float) -> None:
-    """The norm of all gradients together."""
-    nn.utils.clip_grad_norm_(parameters, largest, order)
+# By SOLVER.CLIP_GRADIENTS.CLIP_TYPE; of parameters with a gradient, a largest value and the order of the norm: each
+# element on its own (as in the original), the norm of each parameter's gradient, or the norm of all gradients together.
+CLIPPINGS: dict[str, Callable[[list[nn.Parameter], float, float], object]] = {
+    "value": lambda parameters, largest, order: nn.utils.clip_grad_value_(parameters, largest),
+    "norm": _clip_norms,
+    "full_model": nn.utils.clip_grad_norm_,
+}
 
 
 def _with_clipping(cfg: CfgNode, optimizer_class: type[Optimizer]) -> type[Optimizer]:
@@ -95,7 +72,7 @@ def _with_clipping(cfg: CfgNode, optimizer_class: type[Optimizer]) -> type[Optim
     Detectron2's own fails where a parameter has no gradient, and knows no norm over all parameters.
     """
     node = cfg.SOLVER.CLIP_GRADIENTS
-    clip: Callable = look_up(GRADIENT_CLIP_REGISTRY, node.CLIP_TYPE, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE")
+    clip: Callable = look_up(CLIPPINGS, node.CLIP_TYPE, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE")
     largest, order = node.CLIP_VALUE, node.NORM_TYPE
     if not largest > 0:
         raise ValueError(
@@ -150,15 +127,20 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
     Raises:
         ValueError: unknown optimizer or way of clipping, or a largest value that is not above 0.
     """
-    make: Callable = look_up(OPTIMIZER_REGISTRY, cfg.SOLVER.OPTIMIZER, "SOLVER.OPTIMIZER")
-    optimizer = make(cfg, parameter_groups(cfg, model))
+    optimizer = look_up(OPTIMIZERS, cfg.SOLVER.OPTIMIZER, "SOLVER.OPTIMIZER")(parameter_groups(cfg, model), cfg)
     if cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
         optimizer.__class__ = _with_clipping(cfg, type(optimizer))
     return optimizer
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
-    """The schedule SOLVER.LR_SCHEDULER_NAME: one of ours, or else one of Detectron2's."""
-    if cfg.SOLVER.LR_SCHEDULER_NAME in LR_SCHEDULER_REGISTRY:
-        return LR_SCHEDULER_REGISTRY.get(cfg.SOLVER.LR_SCHEDULER_NAME)(cfg, optimizer)
-    return build_detectron2_lr_scheduler(cfg, optimizer)
+    """The schedule SOLVER.LR_SCHEDULER_NAME: StaircaseExponentialLR, the original's, or one of Detectron2's.
+
+    Raises:
+        ValueError: StaircaseExponentialLR with a warmup.
+    """
+    if cfg.SOLVER.LR_SCHEDULER_NAME != "StaircaseExponentialLR":
+        return build_detectron2_lr_scheduler(cfg, optimizer)
+    if cfg.SOLVER.WARMUP_ITERS > 0:
+        raise ValueError("StaircaseExponentialLR has no warmup: set SOLVER.WARMUP_ITERS to 0.")
+    return StepLR(optimizer, step_size=cfg.SOLVER.DECAY_PERIOD, gamma=cfg.SOLVER.GAMMA)

@@ -1,5 +1,6 @@
 """The trainer: Detectron2's, with this project's data, optimizer, evaluators and hooks."""
 
+import logging
 import os
 import weakref
 from collections import OrderedDict
@@ -8,18 +9,15 @@ from contextlib import suppress
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, SimpleTrainer
 from detectron2.engine.hooks import EvalHook, PeriodicWriter
-from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
 from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader
 
 from ..checkpoint import load_weights
 from ..checkpoint.loading import AVERAGE_KEY
-from ..data import StatePoolLoader, StreamLoader, build_test_loader, build_train_loader
+from ..data import build_test_loader, build_train_loader
 from ..evaluation.build import build_evaluator
 from ..random_numbers import run_seed
+from ..threads import choose_and_say, is_to_be_chosen
 from .accumulation import accumulating, read_batches
 from .checkpointer import SafeCheckpointer
 from .early_stopping import EarlyStopping, TrainingStopped, read_patience
@@ -31,11 +29,14 @@ from .hooks import (
     ResumableBestCheckpointer,
     ScheduledSamplingHook,
     SeedHook,
+    ThreadsHook,
     unwrap,
 )
 from .optimization import build_lr_scheduler, build_optimizer
 from .validation import ValidationBatches, ValidationLossHook
 from .watchdog import WatchdogHook, explain_infinite_loss
+
+logger = logging.getLogger(__name__)
 
 
 class Trainer(DefaultTrainer):
@@ -58,30 +59,12 @@ class Trainer(DefaultTrainer):
         self._patience = read_patience(cfg)
         super().__init__(cfg)
 
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> StreamLoader | StatePoolLoader:
-        """See :func:`rec_attend_d2.data.build_train_loader`."""
-        return build_train_loader(cfg)
-
-    @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
-        """See :func:`rec_attend_d2.data.build_test_loader`."""
-        return build_test_loader(cfg, dataset_name)
-
-    @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
-        """See :func:`rec_attend_d2.engine.optimization.build_optimizer`."""
-        return build_optimizer(cfg, model)
-
-    @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
-        """See :func:`rec_attend_d2.engine.optimization.build_lr_scheduler`."""
-        return build_lr_scheduler(cfg, optimizer)
-
-    @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
-        """See :func:`rec_attend_d2.evaluation.build.build_evaluator`."""
-        return build_evaluator(cfg, dataset_name)
+    # What Detectron2's trainer builds its parts with.
+    build_train_loader = staticmethod(build_train_loader)
+    build_test_loader = staticmethod(build_test_loader)
+    build_optimizer = staticmethod(build_optimizer)
+    build_lr_scheduler = staticmethod(build_lr_scheduler)
+    build_evaluator = staticmethod(build_evaluator)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Resume everything from OUTPUT_DIR, or else load MODEL.WEIGHTS, which may lack whole parts of the model.
@@ -163,7 +146,9 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             ours += self._main_process_hooks()
         stopping = [self._early_stopping()] if self._patience > 0 else []
-        return [SeedHook(run_seed(self.cfg)), *average_hooks, *others, *ours, *writers, *stopping]
+        device = self.cfg.MODEL.DEVICE
+        threads = [ThreadsHook(device)] if is_to_be_chosen(device) else []
+        return [*threads, SeedHook(run_seed(self.cfg)), *average_hooks, *others, *ours, *writers, *stopping]
 
     def _early_stopping(self) -> EarlyStopping:
         return EarlyStopping(self.checkpointer, self.cfg.TEST.BEST_METRIC, self.cfg.TEST.EVAL_PERIOD, self._patience)
@@ -198,6 +183,7 @@ def evaluate(cfg: CfgNode, weights: str) -> OrderedDict:
         raise ValueError("Evaluation needs weights: add MODEL.WEIGHTS path/to/model_final.pth.")
     if not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST is empty, so there is nothing to evaluate on.")
+    choose_and_say(cfg.MODEL.DEVICE, logger.info)
     model = Trainer.build_model(cfg)
     load_weights(model, os.path.expanduser(weights), complete=True)
     return Trainer.test(cfg, model)

@@ -4,10 +4,8 @@ from .box_counting_evaluator import BoxCountingEvaluator
 from .build import build_evaluator
 from .cityscapes_evaluator import CityscapesEvaluator
 from .coco_evaluator import AveragePrecisionEvaluator, ClassAgnosticBoxEvaluator
-from .counting_evaluator import CountingEvaluator
-from .coverage_evaluator import CoverageEvaluator
+from .counting_evaluator import CountingEvaluator, CoverageEvaluator, LeafEvaluator
 from .foreground_evaluator import ForegroundEvaluator
-from .leaf_evaluator import LeafEvaluator
 from .metrics import ImageScores, score_image, summarize
 
 __all__ = [

@@ -1,15 +1,16 @@
 """Counting and localisation with boxes alone: what the box proposer trained by itself can be judged by."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from detectron2.structures import Boxes, BoxMode, Instances, pairwise_ioa, pairwise_iou
+from detectron2.structures import Boxes, BoxMode, pairwise_ioa, pairwise_iou
 
 from .metrics import in_crowd, pooled_ratio, summarize_counts
-from .per_image_evaluator import PerImageEvaluator, Record, Results
+from .per_image_evaluator import PerImageEvaluator, Record, Results, checked_instances
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ class BoxCountingEvaluator(PerImageEvaluator[BoxScores]):
 
     task = "box_counting"
 
-    def score(self, record: Record, instances: Instances) -> BoxScores:
+    def score(self, record: Record, output: Mapping[str, Any]) -> BoxScores:
         gt_boxes = _true_boxes(record["annotations"], iscrowd=0)
         crowd_boxes = _true_boxes(record["annotations"], iscrowd=1)
-        return score_boxes(instances.pred_boxes, gt_boxes, crowd_boxes)
+        return score_boxes(checked_instances(record, output).pred_boxes, gt_boxes, crowd_boxes)
 
     def summarize(self, scores: Sequence[BoxScores]) -> Results:
         pred_counts = np.array([s.pred_count for s in scores])
@@ -49,6 +50,9 @@ class BoxCountingEvaluator(PerImageEvaluator[BoxScores]):
             "num_images": float(len(scores)),
         }
         return {"box_counting": metrics}
+
+    def write(self, folder: Path, scores: Sequence[BoxScores]) -> None:
+        self.write_table(folder, scores)
 
 
 def score_boxes(pred_boxes: Boxes, gt_boxes: Boxes, crowd_boxes: Boxes) -> BoxScores:

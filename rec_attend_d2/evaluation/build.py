@@ -1,70 +1,32 @@
 """Which evaluators a data set and a model get."""
 
 import os
-from collections.abc import Callable
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.evaluation import DatasetEvaluators
 
 from .box_counting_evaluator import BoxCountingEvaluator
 from .cityscapes_evaluator import CityscapesEvaluator
 from .coco_evaluator import AveragePrecisionEvaluator, ClassAgnosticBoxEvaluator
-from .counting_evaluator import CountingEvaluator
-from .coverage_evaluator import CoverageEvaluator
+from .counting_evaluator import CountingEvaluator, CoverageEvaluator, LeafEvaluator
 from .foreground_evaluator import ForegroundEvaluator
-from .leaf_evaluator import LeafEvaluator
+from .per_image_evaluator import PerImageEvaluator
 
-Builder = Callable[[CfgNode, str, str], list[DatasetEvaluator]]
-"""(config, name of the data set, output folder) -> evaluators whose results have distinct top-level keys."""
-
-
-def build_mask_evaluators(cfg: CfgNode, dataset_name: str, output_folder: str) -> list[DatasetEvaluator]:
-    """Mask AP (results ``segm``) and counting (``counting``) for a model that outputs ``pred_masks``."""
-    return [_mask_precision(cfg, dataset_name, output_folder), CountingEvaluator(dataset_name, output_folder)]
-
-
-def build_leaf_evaluators(cfg: CfgNode, dataset_name: str, output_folder: str) -> list[DatasetEvaluator]:
-    """Those of instance masks, and the leaf challenge's metrics per subset (``lsc``)."""
-    return [_mask_precision(cfg, dataset_name, output_folder), LeafEvaluator(dataset_name, output_folder)]
-
-
-def build_car_evaluators(cfg: CfgNode, dataset_name: str, output_folder: str) -> list[DatasetEvaluator]:
-    """Those of instance masks, and KITTI's coverage metrics (``coverage``)."""
-    return [_mask_precision(cfg, dataset_name, output_folder), CoverageEvaluator(dataset_name, output_folder)]
-
-
-def build_cityscapes_evaluators(cfg: CfgNode, dataset_name: str, output_folder: str) -> list[DatasetEvaluator]:
-    """Cityscapes' own AP (results ``cityscapes``) and counting (``counting``)."""
-    return [CityscapesEvaluator(dataset_name, output_folder), CountingEvaluator(dataset_name, output_folder)]
-
-
-def build_box_evaluators(cfg: CfgNode, dataset_name: str, output_folder: str) -> list[DatasetEvaluator]:
-    """Class-agnostic box AP (results ``bbox``) and counting (``box_counting``) for a model without masks."""
-    return [
-        ClassAgnosticBoxEvaluator(dataset_name, output_folder, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE),
-        BoxCountingEvaluator(dataset_name, output_folder),
-    ]
-
-
-def build_foreground_evaluators(cfg: CfgNode, dataset_name: str, output_folder: str) -> list[DatasetEvaluator]:
-    """IoU of the foreground or of semantic classes, and accuracy of angles (results ``foreground``), for stage A."""
-    node = cfg.MODEL.REC_ATTEND.PREPROCESSOR
-    return [ForegroundEvaluator(dataset_name, node.FOREGROUND_CLASSES, node.ANGLE_BINS, output_folder)]
-
+Evaluators = tuple[type[PerImageEvaluator], ...]  # whose results have distinct top-level keys
 
 # evaluator_type in the data set's metadata -> its evaluators. Add an entry to evaluate a kind of data set of your own.
-DATASET_EVALUATORS: dict[str, Builder] = {
-    "coco": build_mask_evaluators,
-    "cvppp": build_leaf_evaluators,
-    "kitti": build_car_evaluators,
-    "cityscapes_instance": build_cityscapes_evaluators,
+DATASET_EVALUATORS: dict[str, Evaluators] = {
+    "coco": (AveragePrecisionEvaluator, CountingEvaluator),
+    "cvppp": (AveragePrecisionEvaluator, LeafEvaluator),
+    "kitti": (AveragePrecisionEvaluator, CoverageEvaluator),
+    "cityscapes_instance": (CityscapesEvaluator, CountingEvaluator),
 }
 
 # Meta-architectures that are judged by something else than instance masks, whatever the data set.
-ARCHITECTURE_EVALUATORS: dict[str, Builder] = {
-    "RecAttendBoxProposer": build_box_evaluators,
-    "RecAttendPreprocessor": build_foreground_evaluators,
+ARCHITECTURE_EVALUATORS: dict[str, Evaluators] = {
+    "RecAttendBoxProposer": (ClassAgnosticBoxEvaluator, BoxCountingEvaluator),
+    "RecAttendPreprocessor": (ForegroundEvaluator,),
 }
 
 
@@ -72,7 +34,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
     """The evaluators of a data set for the model of a config.
 
     Args:
-        cfg: reads MODEL.META_ARCHITECTURE, OUTPUT_DIR and what the builders need.
+        cfg: reads MODEL.META_ARCHITECTURE, OUTPUT_DIR and what the evaluators' ``from_config`` need.
         dataset_name: a registered data set with ``evaluator_type`` in its metadata.
         output_folder: where results are written to; by default ``inference/<data set>`` in OUTPUT_DIR, so that
             several data sets in DATASETS.TEST do not overwrite each other's files.
@@ -81,16 +43,11 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
         ValueError: the data set has no ``evaluator_type``, or an unknown one.
     """
     folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
-    builder = ARCHITECTURE_EVALUATORS.get(cfg.MODEL.META_ARCHITECTURE) or _dataset_builder(dataset_name)
-    return DatasetEvaluators(builder(cfg, dataset_name, folder))
+    classes = ARCHITECTURE_EVALUATORS.get(cfg.MODEL.META_ARCHITECTURE) or _dataset_evaluators(dataset_name)
+    return DatasetEvaluators([evaluator.from_config(cfg, dataset_name, folder) for evaluator in classes])
 
 
-def _mask_precision(cfg: CfgNode, dataset_name: str, output_folder: str) -> DatasetEvaluator:
-    limit = cfg.TEST.DETECTIONS_PER_IMAGE
-    return AveragePrecisionEvaluator(dataset_name, ("segm",), output_folder, max_detections=limit)
-
-
-def _dataset_builder(dataset_name: str) -> Builder:
+def _dataset_evaluators(dataset_name: str) -> Evaluators:
     evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if evaluator_type not in DATASET_EVALUATORS:
         raise ValueError(

@@ -10,6 +10,7 @@ Shapes: `H, W` size of an image in pixels, `D` distances, `K` classes, `O` overl
 
 import copy
 import json
+import logging
 import os
 import tempfile
 import warnings
@@ -25,6 +26,8 @@ from numpy.typing import NDArray
 from ..data.cityscapes_scripts import cityscapes_module
 from ..data.datasets.cityscapes import FINE
 from ..data.datasets.cityscapes_files import city_of, instance_ids_path, read_instance_ids, read_label_png
+
+logger = logging.getLogger(__name__)
 
 # Metric of the whole data set: its name in cityscapesscripts.
 _AVERAGES = {"AP": "allAp", "AP50": "allAp50%"}
@@ -51,7 +54,10 @@ def score_predictions(text_files: Mapping[str, Path], gt_dir: Path) -> dict[str,
     """
     scorer = cityscapes_module("evaluation.evalInstanceLevelSemanticLabeling")
     args = copy.copy(scorer.args)
-    args.quiet, args.JSONOutput, args.distanceAvailable = True, False, has_distances(gt_dir)
+    has_distances = _beside(gt_dir, "disparity").is_dir() and _beside(gt_dir, "camera").is_dir()
+    if not has_distances:
+        logger.info("No AP100m and AP50m: there are no folders 'disparity' and 'camera' beside 'gtFine'.")
+    args.quiet, args.JSONOutput, args.distanceAvailable = True, False, has_distances
     # The scorer reads masks below this folder only.
     args.predictionPath = os.path.abspath(next(iter(text_files.values())).parent)
     scorer.setInstanceLabels(args)
@@ -74,11 +80,6 @@ def score_predictions(text_files: Mapping[str, Path], gt_dir: Path) -> dict[str,
     for label, of_class in averages["classes"].items():
         scores[f"AP_{label}"], scores[f"AP50_{label}"] = of_class["ap"], of_class["ap50%"]
     return {metric: 100 * float(score) for metric, score in scores.items()}
-
-
-def has_distances(gt_dir: Path) -> bool:
-    """Whether the folders of disparities and cameras are there that belong to a split's true instances."""
-    return _beside(gt_dir, "disparity").is_dir() and _beside(gt_dir, "camera").is_dir()
 
 
 def measure_distances(disparity: NDArray[np.uint16], camera: Mapping[str, Mapping[str, float]]) -> NDArray[np.float64]:

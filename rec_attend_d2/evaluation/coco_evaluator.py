@@ -8,28 +8,26 @@ import contextlib
 import io
 import json
 import logging
-import os
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_dict
-from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
-from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from tabulate import tabulate
 
 from ..data.datasets.coco_files import keep_categories
-from .per_image_evaluator import gather_by_image
+from .per_image_evaluator import PerImageEvaluator, Record, Results, checked_instances
 
 logger = logging.getLogger(__name__)
 
@@ -68,31 +66,20 @@ class CocoTruth:
         """The predictions for one image in COCO's results format.
 
         Args:
-            image_id: of the data set.
-            instances: at the original size, with ``pred_boxes`` (XYXY), ``scores``, ``pred_classes`` and maybe
+            image_id: of an image of the data set.
+            instances: at its original size, with ``pred_boxes`` (XYXY), ``scores``, ``pred_classes`` and maybe
                 ``pred_masks`` [P, H, W].
 
         Raises:
-            ValueError: the image or a class is unknown, or the size is not the image's.
+            ValueError: a class is unknown.
         """
-        if image_id not in self.coco.imgs:
-            raise ValueError(
-                f"There are predictions for an image with image_id {image_id!r}, which the data set does not have: "
-                "evaluate with the data set that the data loader was built for."
-            )
-        image = self.coco.imgs[image_id]
-        if tuple(instances.image_size) != (image["height"], image["width"]):
-            raise ValueError(
-                f"The predictions for '{image['file_name']}' are for an image of (height, width) "
-                f"{tuple(instances.image_size)}, but its original size is {(image['height'], image['width'])}: resize "
-                "them before the evaluation."
-            )
+        file_name = self.coco.imgs[image_id]["file_name"]
         detections = instances_to_coco_json(instances.to("cpu"), image_id)
         for detection in detections:
             number = detection["category_id"]
             if not 0 <= number < len(self.class_ids):
                 raise ValueError(
-                    f"A prediction for '{image['file_name']}' has class {number}, but the data set's classes are 0 to "
+                    f"A prediction for '{file_name}' has class {number}, but the data set's classes are 0 to "
                     f"{len(self.class_ids) - 1}. Train and evaluate with the same classes."
                 )
             detection["category_id"] = self.class_ids[number]
@@ -120,7 +107,7 @@ def load_truth(dataset_name: str) -> CocoTruth:
         names = metadata.get("subset_categories", ())
         if names:
             content = keep_categories(content, names, json_file)
-    categories = {category["id"]: category["name"] for category in sorted(content["categories"], key=_id_of)}
+    categories = dict(sorted((category["id"], category["name"]) for category in content["categories"]))
     numbers = metadata.get("thing_dataset_id_to_contiguous_id") or {id_: i for i, id_ in enumerate(categories)}
     class_ids = sorted(numbers, key=lambda id_: numbers[id_])
     class_names = list(metadata.get("thing_classes") or [categories[id_] for id_ in class_ids])
@@ -178,18 +165,22 @@ def average_precision(
     return results
 
 
-class AveragePrecisionEvaluator(DatasetEvaluator):
-    """COCO's AP (results ``segm`` and ``bbox``), as pycocotools computes it.
+class AveragePrecisionEvaluator(PerImageEvaluator[list[Detection]]):
+    """COCO's AP of masks (results ``segm``), as pycocotools computes it.
 
     Detectron2's COCOEvaluator reports NaN while a model predicts nothing at all, as early in training, which a
     best-checkpoint hook skips; here it is 0, as COCO's own definition gives. And it would enter a converted annotation
     file into the data set's metadata, which later evaluations would silently use; here nothing is changed.
+
+    All predictions are written to ``coco_instances_results.json``, also for a data set without annotations.
     """
+
+    task = "segm"
+    needs_truth = False
 
     def __init__(
         self,
         dataset_name: str,
-        tasks: tuple[str, ...],
         output_dir: str | None = None,
         distributed: bool = True,
         max_detections: int = MAX_DETECTIONS,
@@ -198,86 +189,57 @@ class AveragePrecisionEvaluator(DatasetEvaluator):
         Args:
             dataset_name: a registered data set with annotations in a COCO json (metadata ``json_file``) or in
                 Detectron2's standard format.
-            tasks: of "bbox" and "segm".
-            output_dir: folder ``coco_instances_results.json`` is written to; None: no file.
+            output_dir: folder of the files; None: no files.
             distributed: gather the predictions of all processes.
             max_detections: see :func:`average_precision`.
         """
         _check_limit(max_detections)
-        self._dataset_name = dataset_name
-        self._tasks = tasks
-        self._output_dir = output_dir
-        self._distributed = distributed
         self._max_detections = max_detections
         self._truth = load_truth(dataset_name)
-        self._detections: dict[Any, list[Detection]] = {}
+        super().__init__(dataset_name, output_dir, distributed)
 
-    def reset(self) -> None:
-        self._detections = {}
+    @classmethod
+    def from_config(cls, cfg: CfgNode, dataset_name: str, output_dir: str) -> "AveragePrecisionEvaluator":
+        return cls(dataset_name, output_dir, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE)
 
-    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Store a batch's predictions, masks run-length encoded.
+    def has_truth(self) -> bool:
+        return self._truth.has_annotations
 
-        Args:
-            inputs: dicts with ``image_id``.
-            outputs: dicts with ``instances``, see :meth:`CocoTruth.detections`.
-        """
-        for input_, output in zip(inputs, outputs, strict=True):
-            image_id = input_["image_id"]
-            self._detections[image_id] = self._truth.detections(image_id, output["instances"])
+    def score(self, record: Record, output: Mapping[str, Any]) -> list[Detection]:
+        """The predictions, masks run-length encoded; see :meth:`CocoTruth.detections`."""
+        return self._truth.detections(record["image_id"], checked_instances(record, output))
 
-    def evaluate(self) -> OrderedDict[str, dict[str, float]]:
-        """``{task: metrics}``, see :func:`average_precision`; empty in all but the main process.
+    def summarize(self, scores: Sequence[list[Detection]]) -> Results:
+        detections = list(chain.from_iterable(scores))
+        return {self.task: average_precision(self._truth, detections, self.task, self._max_detections)}
 
-        An image that several processes saw counts once. Without annotations there are no results, only the file.
-        """
-        detections_by_image = self._detections
-        if self._distributed:
-            detections_by_image = gather_by_image(detections_by_image)
-            if not comm.is_main_process():
-                return OrderedDict()
-        detections = list(chain.from_iterable(detections_by_image.values()))
-        if self._output_dir is not None:
-            PathManager.mkdirs(self._output_dir)
-            with PathManager.open(os.path.join(self._output_dir, "coco_instances_results.json"), "w") as file:
-                json.dump(detections, file)
-        results: OrderedDict[str, dict[str, float]] = OrderedDict()
-        if not self._truth.has_annotations:
-            logger.warning(f"Data set '{self._dataset_name}' has no annotations: there will be no AP for it.")
-            return results
-        for task in self._tasks:
-            results[task] = average_precision(self._truth, detections, task, self._max_detections)
-            table = tabulate(results[task].items(), headers=["metric", "value"], tablefmt="pipe", floatfmt=".3f")
-            logger.info(f"Evaluation results of '{self._dataset_name}' for {task}:\n{table}")
-        return results
+    def write(self, folder: Path, scores: Sequence[list[Detection]]) -> None:
+        detections = list(chain.from_iterable(scores))
+        (folder / "coco_instances_results.json").write_text(json.dumps(detections), encoding="utf-8")
 
 
 class ClassAgnosticBoxEvaluator(AveragePrecisionEvaluator):
-    """Box AP of proposals: predictions have no class, and all true objects are of one class, "object"."""
+    """Box AP of proposals (results ``bbox``): they have no class, and all true objects are of one class, "object".
 
-    def __init__(
-        self,
-        dataset_name: str,
-        output_dir: str | None = None,
-        distributed: bool = True,
-        max_detections: int = MAX_DETECTIONS,
-    ) -> None:
+    Takes Instances with ``pred_boxes`` (XYXY, pixels of the original image) and ``scores``.
+    """
+
+    task = "bbox"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As :class:`AveragePrecisionEvaluator`."""
-        super().__init__(dataset_name, ("bbox",), output_dir, distributed, max_detections)
+        super().__init__(*args, **kwargs)
         self._truth = _as_one_class(self._truth)
 
-    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Takes Instances with ``pred_boxes`` (XYXY, pixels of the original image) and ``scores``."""
-        super().process(inputs, [{"instances": _as_objects(output["instances"])} for output in outputs])
-
-
-def _as_objects(instances: Instances) -> Instances:
-    return Instances(
-        instances.image_size,
-        pred_boxes=instances.pred_boxes,
-        scores=instances.scores,
-        pred_classes=instances.scores.new_zeros(len(instances)).long(),
-    )
+    def score(self, record: Record, output: Mapping[str, Any]) -> list[Detection]:
+        found = checked_instances(record, output)
+        objects = Instances(
+            found.image_size,
+            pred_boxes=found.pred_boxes,
+            scores=found.scores,
+            pred_classes=found.scores.new_zeros(len(found)).long(),
+        )
+        return self._truth.detections(record["image_id"], objects)
 
 
 def _as_one_class(truth: CocoTruth) -> CocoTruth:
@@ -285,10 +247,6 @@ def _as_one_class(truth: CocoTruth) -> CocoTruth:
     if truth.has_annotations:
         content["annotations"] = [{**a, "category_id": _OBJECT_ID} for a in content["annotations"]]
     return CocoTruth(_indexed(content), [_OBJECT_ID], ["object"])
-
-
-def _id_of(item: dict) -> int:
-    return item["id"]
 
 
 def _indexed(content: dict) -> COCO:

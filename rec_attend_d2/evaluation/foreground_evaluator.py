@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..data.instances import build_targets
 from ..data.map_targets import MapTargetGenerator
 from ..data.segmentation import annotation_mask
-from .per_image_evaluator import Record, RecordEvaluator, Results
+from .per_image_evaluator import PerImageEvaluator, Record, Results
 
 BACKGROUND = "background"
 _FOREGROUND_THRESHOLD = 0.5
@@ -38,7 +38,7 @@ class MapCounts:
     right_angles: int
 
 
-class ForegroundEvaluator(RecordEvaluator[MapCounts]):
+class ForegroundEvaluator(PerImageEvaluator[MapCounts]):
     """Compares ``sem_seg`` and ``angle_map`` with maps made of the data set's annotations, at the original size.
 
     The true maps are those that stage A learns from: crowd regions belong to the foreground and have no angle; pixels
@@ -80,7 +80,12 @@ class ForegroundEvaluator(RecordEvaluator[MapCounts]):
         self._truth = MapTargetGenerator(foreground_classes, angle_bins, coarse_weight=1.0)
         self._class_names = _class_names(dataset_name, foreground_classes)
 
-    def score_output(self, record: Record, output: Mapping[str, Any]) -> MapCounts:
+    @classmethod
+    def from_config(cls, cfg: CfgNode, dataset_name: str, output_dir: str) -> "ForegroundEvaluator":
+        node = cfg.MODEL.REC_ATTEND.PREPROCESSOR
+        return cls(dataset_name, node.FOREGROUND_CLASSES, node.ANGLE_BINS, output_dir)
+
+    def score(self, record: Record, output: Mapping[str, Any]) -> MapCounts:
         """Count an image's pixels.
 
         Args:
@@ -90,24 +95,15 @@ class ForegroundEvaluator(RecordEvaluator[MapCounts]):
         Raises:
             ValueError: a map is missing or of another shape.
         """
-        self._check_shapes(record, output)
-        return self._count(record, output)
-
-    def summarize(self, scores: Sequence[MapCounts]) -> Results:
-        return {"foreground": summarize_maps(scores, self._class_names, bool(self._channels["angle_map"]))}
-
-    def _check_shapes(self, record: dict, output: Mapping[str, Any]) -> None:
+        size = (record["height"], record["width"])
         for key, channels in self._channels.items():
-            expected = (channels, record["height"], record["width"])
             found = tuple(output[key].shape) if key in output else None
-            if channels and found != expected:
+            if channels and found != (channels, *size):
                 raise ValueError(
                     f"The model's output for '{record['file_name']}' has a '{key}' of shape {found}, but the data set "
-                    f"and MODEL.REC_ATTEND.PREPROCESSOR need {expected} (channels, height and width of the image)."
+                    f"and MODEL.REC_ATTEND.PREPROCESSOR need {(channels, *size)} (channels, height and width of the "
+                    "image)."
                 )
-
-    def _count(self, record: dict, output: Mapping[str, Tensor]) -> MapCounts:
-        size = (record["height"], record["width"])
         unmoved = T.NoOpTransform()
         targets = build_targets(record["annotations"], size, unmoved, size, record["file_name"])
         maps = {key: value.numpy() for key, value in self._truth(record, targets, size, unmoved).items()}
@@ -116,8 +112,9 @@ class ForegroundEvaluator(RecordEvaluator[MapCounts]):
             where = f"{record['file_name']}: unscored"
             known &= ~annotation_mask({"segmentation": record["unscored"]}, size, where)
         # A single map has two labels too.
-        labels = max(2, self._channels["sem_seg"])
-        confusion = count_confusion(hard_labels(output["sem_seg"]), hard_labels(maps["foreground"]), known, labels)
+        count = max(2, self._channels["sem_seg"])
+        pairs = hard_labels(maps["foreground"])[known] * count + hard_labels(output["sem_seg"].cpu().numpy())[known]
+        confusion = np.bincount(pairs, minlength=count**2).reshape(count, count)
         if not self._channels["angle_map"]:
             return MapCounts(confusion, 0, 0)
         predicted = output["angle_map"].argmax(0).cpu().numpy()
@@ -125,49 +122,24 @@ class ForegroundEvaluator(RecordEvaluator[MapCounts]):
         right = np.take_along_axis(maps["angle_map"], predicted[None], axis=0)[0] > 0
         return MapCounts(confusion, int(with_angle.sum()), int((right & with_angle).sum()))
 
-
-def hard_labels(maps: Tensor | NDArray) -> NDArray[np.int64]:
-    """Labels [h, w] of probabilities or one-hot ``maps`` [K, h, w]: foreground above 0.5, or the largest class."""
-    labels = maps[0] > _FOREGROUND_THRESHOLD if len(maps) == 1 else maps.argmax(0)
-    return np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels).astype(np.int64)
-
-
-def count_confusion(
-    predicted: NDArray[np.int64], truth: NDArray[np.int64], known: NDArray[np.bool_], labels: int
-) -> NDArray[np.int64]:
-    """Pixels of each true label (rows) and predicted label (columns), [L, L].
-
-    Args:
-        predicted, truth: [h, w], 0 to ``labels`` - 1.
-        known: [h, w], pixels that count.
-        labels: L.
-    """
-    pairs = truth[known] * labels + predicted[known]
-    return np.bincount(pairs, minlength=labels**2).reshape(labels, labels)
-
-
-def summarize_maps(counts: Sequence[MapCounts], class_names: Sequence[str], has_angles: bool) -> dict[str, float]:
-    """The metrics of a data set, see :class:`ForegroundEvaluator`.
-
-    Args:
-        counts: of at least one image.
-        class_names: of the K classes; empty for K = 1.
-        has_angles: whether the model has an angle map.
-    """
-    confusion = np.sum([image.confusion for image in counts], axis=0)
-    both = confusion.diagonal()
-    either = confusion.sum(0) + confusion.sum(1) - both
-    iou = [float(b / e) if e else float("nan") for b, e in zip(both, either, strict=True)]
-    if class_names:
-        results = {"mIoU": float(np.nanmean(iou))}
-        results.update({f"IoU-{name}": value for name, value in zip(class_names, iou, strict=True)})
-    else:
+    def summarize(self, scores: Sequence[MapCounts]) -> Results:
+        confusion = np.sum([image.confusion for image in scores], axis=0)
+        both = confusion.diagonal()
+        either = confusion.sum(0) + confusion.sum(1) - both
+        iou = [float(b / e) if e else float("nan") for b, e in zip(both, either, strict=True)]
         results = {"IoU": iou[1]}
-    if has_angles:
-        angles = sum(image.angles for image in counts)
-        right = sum(image.right_angles for image in counts)
-        results["angle_accuracy"] = right / angles if angles else float("nan")
-    return results
+        if self._class_names:
+            results = {"mIoU": float(np.nanmean(iou))}
+            results.update({f"IoU-{name}": value for name, value in zip(self._class_names, iou, strict=True)})
+        if self._channels["angle_map"]:
+            angles, right = (sum(getattr(image, key) for image in scores) for key in ("angles", "right_angles"))
+            results["angle_accuracy"] = right / angles if angles else float("nan")
+        return {"foreground": results}
+
+
+def hard_labels(maps: NDArray) -> NDArray[np.int64]:
+    """Labels [h, w] of probabilities or one-hot ``maps`` [K, h, w]: foreground above 0.5, or the largest class."""
+    return (maps[0] > _FOREGROUND_THRESHOLD if len(maps) == 1 else maps.argmax(0)).astype(np.int64)
 
 
 def _class_names(dataset_name: str, foreground_classes: int) -> list[str]:

@@ -97,55 +97,26 @@ def pairwise_dice(masks_a: Masks, masks_b: Masks) -> Matrix:
     return dice_matrix(pairwise_intersection(masks_a, masks_b), mask_areas(masks_a), mask_areas(masks_b))
 
 
-def best_dice(dice: Matrix) -> float:
-    """BestDice(A, B): mean over the rows of ``dice`` [A, B] of the largest entry; in [0, 1].
+def symmetric_best_dice(dice: Matrix) -> float:
+    """SBD of ``dice`` [P, N], in [0, 1]: the smaller one of the two best Dice scores (paper, section 4).
 
-    1 if A and B are both empty, 0 if only one is.
+    Best Dice is the mean over the instances of one side of their largest Dice with any of the other side. 1 if there
+    are neither predicted nor true instances, 0 if only one side has some.
     """
     if dice.size == 0:
         return float(dice.shape == (0, 0))
-    return float(dice.max(axis=1).mean())
+    return float(min(dice.max(axis=0).mean(), dice.max(axis=1).mean()))
 
 
-def symmetric_best_dice(dice: Matrix) -> float:
-    """SBD = min(BestDice(pred, true), BestDice(true, pred)) of ``dice`` [P, N]; in [0, 1].
+def coverage(iou: Matrix, weights: Matrix) -> float:
+    """Mean over true instances of the best IoU with any prediction, from ``iou`` [P, N] (paper, section 4).
 
-    1 if there are neither predicted nor true instances, 0 if only one side has some (paper, section 4).
+    UCov of an image for equal ``weights`` [N], WCov for the true areas in pixels. 0 if nothing is predicted, NaN if
+    there is no true instance.
     """
-    return min(best_dice(dice), best_dice(dice.T))
-
-
-def foreground_dice(pred_masks: Masks, gt_masks: Masks) -> float:
-    """FBD: Dice of the union of bool [P, H, W] with the union of bool [N, H, W]; in [0, 1].
-
-    1 if both unions are empty (paper, section 4).
-    """
-    pred, gt = pred_masks.any(axis=0), gt_masks.any(axis=0)
-    area = np.count_nonzero(pred) + np.count_nonzero(gt)
-    return 2.0 * np.count_nonzero(pred & gt) / area if area else 1.0
-
-
-def mean_coverage(iou: Matrix) -> float:
-    """UCov of one image: mean over true instances of the best IoU with any prediction, from ``iou`` [P, N].
-
-    0 if nothing is predicted, NaN if there is no true instance (paper, section 4).
-    """
-    return weighted_coverage(iou, np.ones(iou.shape[1]))
-
-
-def weighted_coverage(iou: Matrix, gt_areas: Matrix) -> float:
-    """WCov of one image: like :func:`mean_coverage`, weighted by the true areas [N] in pixels."""
     if iou.shape[1] == 0:
         return float("nan")
-    return float(np.average(iou.max(axis=0, initial=0.0), weights=gt_areas))
-
-
-def count_untouched(iou: Matrix) -> int:
-    """Number of rows of ``iou`` [A, B] that are 0 throughout: instances that overlap none of the other side.
-
-    False positives of ``iou`` [P, N], and false negatives of its transpose (paper, section 4, AvgFP and AvgFN).
-    """
-    return int(np.count_nonzero(iou.max(axis=1, initial=0.0) == 0))
+    return float(np.average(iou.max(axis=0, initial=0.0), weights=weights))
 
 
 def count_matches(iou: Matrix, threshold: float = MATCH_THRESHOLD) -> int:
@@ -156,18 +127,6 @@ def count_matches(iou: Matrix, threshold: float = MATCH_THRESHOLD) -> int:
     """
     allowed = iou >= threshold
     return int(allowed[linear_sum_assignment(allowed, maximize=True)].sum())
-
-
-def mean_share_inside(masks: Masks, others: Masks) -> float:
-    """Mean over bool [A, H, W] of the share of the instance inside the union of bool [B, H, W]; in [0, 1].
-
-    Pixel precision of predictions among true instances, pixel recall the other way round. Masks must not be empty.
-    Without instances: 1 if the other side has none either, else 0.
-    """
-    if len(masks) == 0:
-        return float(len(others) == 0)
-    inside = pairwise_intersection(masks, np.logical_or.reduce(others, axis=0)[None])[:, 0]
-    return float(np.mean(inside / mask_areas(masks)))
 
 
 def drop_empty(masks: Masks) -> Masks:
@@ -215,19 +174,32 @@ def score_image(pred_masks: Masks, gt_masks: Masks) -> ImageScores:
     intersection = pairwise_intersection(pred_masks, gt_masks)
     pred_areas, gt_areas = mask_areas(pred_masks), mask_areas(gt_masks)
     iou = iou_matrix(intersection, pred_areas, gt_areas)
+    pred_union, gt_union = (np.logical_or.reduce(masks, axis=0) for masks in (pred_masks, gt_masks))
+    union_areas = np.count_nonzero(pred_union) + np.count_nonzero(gt_union)
     return ImageScores(
         gt_count=len(gt_masks),
         pred_count=len(pred_masks),
         sbd=symmetric_best_dice(dice_matrix(intersection, pred_areas, gt_areas)),
-        fbd=foreground_dice(pred_masks, gt_masks),
-        mean_coverage=mean_coverage(iou),
-        weighted_coverage=weighted_coverage(iou, gt_areas),
-        false_positives=count_untouched(iou),
-        false_negatives=count_untouched(iou.T),
+        fbd=2.0 * np.count_nonzero(pred_union & gt_union) / union_areas if union_areas else 1.0,
+        mean_coverage=coverage(iou, np.ones(len(gt_masks))),
+        weighted_coverage=coverage(iou, gt_areas),
+        # Those that overlap nothing of the other side.
+        false_positives=int(np.count_nonzero(iou.max(axis=1, initial=0.0) == 0)),
+        false_negatives=int(np.count_nonzero(iou.max(axis=0, initial=0.0) == 0)),
         matches50=count_matches(iou),
-        pixel_precision=mean_share_inside(pred_masks, gt_masks),
-        pixel_recall=mean_share_inside(gt_masks, pred_masks),
+        pixel_precision=_mean_share_inside(pred_masks, pred_areas, gt_union),
+        pixel_recall=_mean_share_inside(gt_masks, gt_areas, pred_union),
     )
+
+
+def _mean_share_inside(masks: Masks, areas: Matrix, union: NDArray[np.bool_]) -> float:
+    """Mean over masks [A, H, W] of the share of the instance inside ``union`` [H, W] of the other side; in [0, 1].
+
+    Without instances: 1 if the other side has none either, else 0.
+    """
+    if len(masks) == 0:
+        return float(not union.any())
+    return float(np.mean(pairwise_intersection(masks, union[None])[:, 0] / areas))
 
 
 def summarize_counts(pred_counts: ArrayLike, gt_counts: ArrayLike) -> dict[str, float]:

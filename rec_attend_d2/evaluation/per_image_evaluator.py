@@ -3,34 +3,41 @@
 import csv
 import json
 import logging
-import os
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
-Scores = TypeVar("Scores")  # a frozen dataclass of numbers
+logger = logging.getLogger(__name__)
+
+Scores = TypeVar("Scores")  # of one image: what a subclass makes of it, small enough to be sent between processes
 Record = dict[str, Any]  # one image of a data set in Detectron2's standard format
 Results = dict[str, dict[str, float]]  # task -> metric -> value; Detectron2 merges those of all evaluators
 
 
-class RecordEvaluator(DatasetEvaluator, Generic[Scores]):
-    """Scores each image against the data set's own annotations as soon as it is processed.
+class PerImageEvaluator(DatasetEvaluator, Generic[Scores]):
+    """Scores each image as soon as it is processed, and makes metrics of the scores of all images and processes.
 
     Only the scores are kept and sent between processes, never masks or maps. Subclasses say how one image is scored and
-    how scores become metrics, and set ``task``: what the scores are of, for messages and the table's name. Metrics of
-    several tasks can be made of the same scores, so that no image is scored twice.
+    how scores become metrics. Several tasks can be made of the same scores, so that no image is scored twice.
+
+    Attributes:
+        task: what the scores are of, for messages and file names.
+        needs_truth: false for scores that are predictions in a compact form, which are collected and written for a data
+            set without annotations too.
     """
 
     task: str
+    needs_truth = True
 
     def __init__(self, dataset_name: str, output_dir: str | None = None, distributed: bool = True) -> None:
         """
@@ -43,25 +50,33 @@ class RecordEvaluator(DatasetEvaluator, Generic[Scores]):
             ValueError: an image of a data set with annotations has none (not even an empty list), or two images
                 have the same id.
         """
-        self._logger = logging.getLogger(__name__)
         self._dataset_name = dataset_name
         self._output_dir = output_dir
         self._distributed = distributed
         self._records = records_by_id(dataset_name)
-        self._has_truth = has_annotations(dataset_name, self._records)
+        self._has_truth = self.has_truth()
         if not self._has_truth:
-            self._logger.warning(
+            logger.warning(
                 f"Data set '{dataset_name}' has no annotations: there will be no '{self.task}' results for it."
             )
         self._scores: dict[Any, Scores] = {}
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode, dataset_name: str, output_dir: str) -> "PerImageEvaluator":
+        """The evaluator for the model of a config."""
+        return cls(dataset_name, output_dir)
+
+    def has_truth(self) -> bool:
+        """Whether the data set has something to compare predictions with."""
+        return has_annotations(self._dataset_name, self._records)
+
     @abstractmethod
-    def score_output(self, record: Record, output: Mapping[str, Any]) -> Scores:
+    def score(self, record: Record, output: Mapping[str, Any]) -> Scores:
         """Scores of one image: its record in the data set, and the model's output for it."""
 
     @abstractmethod
     def summarize(self, scores: Sequence[Scores]) -> Results:
-        """Metrics of the data set by task, from the scores of at least one image."""
+        """Metrics by task, from the scores of all images of the data set in its order."""
 
     def reset(self) -> None:
         self._scores = {}
@@ -71,12 +86,12 @@ class RecordEvaluator(DatasetEvaluator, Generic[Scores]):
 
         Args:
             inputs: dicts with ``image_id``, as the data loader gives them.
-            outputs: what :meth:`score_output` takes.
+            outputs: what :meth:`score` takes.
 
         Raises:
             ValueError: an image is not in the data set, or an output lacks something or is of another size.
         """
-        if not self._has_truth:
+        if self.needs_truth and not self._has_truth:
             return
         for input_, output in zip(inputs, outputs, strict=True):
             image_id = input_["image_id"]
@@ -85,7 +100,7 @@ class RecordEvaluator(DatasetEvaluator, Generic[Scores]):
                     f"Image '{input_.get('file_name', image_id)}' (image_id {image_id!r}) is not in data set "
                     f"'{self._dataset_name}': evaluate with the data set that the data loader was built for."
                 )
-            self._scores[image_id] = self.score_output(self._records[image_id], output)
+            self._scores[image_id] = self.score(self._records[image_id], output)
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
         """``{task: {metric: value}}`` in the main process, empty in the others and without annotations.
@@ -95,24 +110,43 @@ class RecordEvaluator(DatasetEvaluator, Generic[Scores]):
         Raises:
             ValueError: images of the data set have not been processed.
         """
-        scores = self._scores
+        by_image = self._scores
         if self._distributed:
-            scores = gather_by_image(scores)
+            comm.synchronize()
+            by_image = dict(chain.from_iterable(part.items() for part in comm.gather(by_image, dst=0)))
             if not comm.is_main_process():
                 return OrderedDict()
-        if not self._has_truth:
+        if self.needs_truth and not self._has_truth:
             return OrderedDict()
-        self._check_complete(scores)
-
+        self._check_complete(by_image)
         # In the data set's order, so that the files do not depend on the number of processes.
-        scores = {image_id: scores[image_id] for image_id in self._records}
-        results = self.summarize(list(scores.values()))
+        scores = [by_image[image_id] for image_id in self._records]
+        results = self.summarize(scores) if self._has_truth else {}
         for task, metrics in results.items():
             table = tabulate(metrics.items(), headers=["metric", "value"], tablefmt="pipe", floatfmt=".4f")
-            self._logger.info(f"Evaluation results of '{self._dataset_name}' for {task}:\n{table}")
+            logger.info(f"Evaluation results of '{self._dataset_name}' for {task}:\n{table}")
         if self._output_dir is not None:
-            self._write(self._output_dir, results, scores)
+            folder = Path(self._output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            for task, metrics in results.items():
+                content = {"dataset": self._dataset_name, task: metrics}
+                (folder / f"{task}_results.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+            self.write(folder, scores)
         return OrderedDict(results)
+
+    def write(self, folder: Path, scores: Sequence[Scores]) -> None:
+        """Write what subclasses keep of the images, given their scores in the data set's order."""
+
+    def write_table(self, folder: Path, scores: Sequence[Scores]) -> None:
+        """Write ``<task>_per_image.csv`` of scores that are dataclasses of numbers."""
+        rows = [
+            {"image_id": record["image_id"], "file_name": record["file_name"], **vars(image_scores)}
+            for record, image_scores in zip(self._records.values(), scores, strict=True)
+        ]
+        with open(folder / f"{self.task}_per_image.csv", "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
 
     def _check_complete(self, scores: Mapping[Any, Scores]) -> None:
         missing = [str(record["file_name"]) for id_, record in self._records.items() if id_ not in scores]
@@ -122,45 +156,6 @@ class RecordEvaluator(DatasetEvaluator, Generic[Scores]):
                 f"first: {missing[:5]}. Metrics of a part are not comparable: run the model on the whole data set, or "
                 "register the part as a data set of its own."
             )
-
-    def _write(self, output_dir: str, results: Results, scores: Mapping[Any, Scores]) -> None:
-        PathManager.mkdirs(output_dir)
-        for task, metrics in results.items():
-            with PathManager.open(os.path.join(output_dir, f"{task}_results.json"), "w") as file:
-                json.dump({"dataset": self._dataset_name, task: metrics}, file, indent=2)
-
-
-class PerImageEvaluator(RecordEvaluator[Scores]):
-    """Scores the ``instances`` of each image, and also writes ``<task>_per_image.csv``."""
-
-    @abstractmethod
-    def score(self, record: Record, instances: Instances) -> Scores:
-        """Scores of one image: its record in the data set, and the predictions on the CPU at its original size."""
-
-    def score_output(self, record: Record, output: Mapping[str, Any]) -> Scores:
-        return self.score(record, checked_instances(record, output))
-
-    def _write(self, output_dir: str, results: Results, scores: Mapping[Any, Scores]) -> None:
-        super()._write(output_dir, results, scores)
-        rows = [
-            {"image_id": image_id, "file_name": self._records[image_id]["file_name"], **vars(image_scores)}
-            for image_id, image_scores in scores.items()
-        ]
-        with PathManager.open(os.path.join(output_dir, f"{self.task}_per_image.csv"), "w") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-
-
-def gather_by_image(values: dict[Any, Any]) -> dict[Any, Any]:
-    """What all processes know of their images, in the main process; an image that several saw is there once.
-
-    Args:
-        values: by image id.
-    """
-    comm.synchronize()
-    gathered = comm.gather(values, dst=0)
-    return dict(chain.from_iterable(part.items() for part in gathered))
 
 
 def records_by_id(dataset_name: str) -> dict[Any, Record]:

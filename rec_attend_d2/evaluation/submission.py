@@ -1,86 +1,72 @@
-"""Files for test servers: one interface to all formats."""
+"""What the formats of the test servers have in common.
+
+Each format is a module with ``SUFFIX`` of its files and three functions: ``pack(path, data set, predictions)`` writes a
+file, ``check(path, data set)`` says what is wrong with one, and ``score(path, data set)`` gives its official metrics.
+"""
 
 import os
-import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.structures import Instances
-from fvcore.common.registry import Registry
 
-from ..registry import register_as
-from . import submission_cityscapes, submission_coco, submission_cvppp, submission_kitti
-from .per_image_evaluator import has_annotations, records_by_id
+from .per_image_evaluator import Record, checked_instances
 
-SUBMISSION_REGISTRY = Registry("SUBMISSION")
-SUBMISSION_REGISTRY.__doc__ = """:class:`SubmissionFormat` by name."""
-
-# (image_id, Instances at the image's original size) of every image, one after another.
 Predictions = Iterable[tuple[Any, Instances]]
+"""(image_id, Instances at the image's original size with ``pred_masks`` [N, H, W], ``scores`` and what the format needs
+besides) of every image once, in any order; an image without objects has Instances of length 0."""
 PathLike = str | os.PathLike
 
+_LISTED_PROBLEMS = 20
 
-@dataclass(frozen=True)
-class SubmissionFormat:
-    """How a format is written, checked and scored.
 
-    Attributes:
-        suffix: of its files.
-        pack: (path, data set, predictions) writes a file.
-        check: (path, data set) gives what is wrong with it, nothing if it is valid.
-        score: (path, data set, largest number of detections per image) gives the official metrics of a data set with
-            labels; formats without such a limit ignore it.
+def matched(dataset_name: str, predictions: Predictions) -> Iterator[tuple[Record, Instances]]:
+    """The image of each prediction, which is moved to the CPU; only one is held in memory at a time.
+
+    Raises:
+        ValueError: an image is unknown, missing or given twice, or its prediction has no masks or another size.
     """
-
-    suffix: str
-    pack: Callable[[PathLike, str, Predictions], None]
-    check: Callable[[PathLike, str], list[str]]
-    score: Callable[[PathLike, str, int], dict[str, float]]
-
-
-def _pack_cityscapes(path: PathLike, dataset_name: str, predictions: Predictions) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        for image_id, instances in predictions:
-            submission_cityscapes.write_image(Path(folder), image_id, instances)
-        submission_cityscapes.pack(Path(folder), Path(path))
-
-
-def _check_cityscapes(path: PathLike, dataset_name: str) -> list[str]:
-    sizes = {record["image_id"]: (record["height"], record["width"]) for record in DatasetCatalog.get(dataset_name)}
-    return submission_cityscapes.check(Path(path), sizes)
-
-
-def _score_cityscapes(path: PathLike, dataset_name: str, max_detections: int) -> dict[str, float]:
-    return submission_cityscapes.score(Path(path), Path(MetadataCatalog.get(dataset_name).gt_dir))
-
-
-register_as(SUBMISSION_REGISTRY, "cityscapes")(
-    SubmissionFormat(".zip", _pack_cityscapes, _check_cityscapes, _score_cityscapes)
-)
-register_as(SUBMISSION_REGISTRY, "cvppp")(
-    SubmissionFormat(
-        ".zip",
-        submission_cvppp.pack,
-        submission_cvppp.check,
-        lambda path, name, max_detections: submission_cvppp.score(path, name),
-    )
-)
-register_as(SUBMISSION_REGISTRY, "kitti")(
-    SubmissionFormat(
-        ".zip",
-        submission_kitti.pack,
-        submission_kitti.check,
-        lambda path, name, max_detections: submission_kitti.score(path, name),
-    )
-)
-register_as(SUBMISSION_REGISTRY, "coco")(
-    SubmissionFormat(".json", submission_coco.pack, submission_coco.check, submission_coco.score)
-)
+    waiting = {record["image_id"]: record for record in DatasetCatalog.get(dataset_name)}
+    known = set(waiting)
+    for image_id, instances in predictions:
+        record = waiting.pop(image_id, None)
+        if record is None:
+            fault = "given twice" if image_id in known else "not an image of the data set"
+            raise ValueError(f"The prediction for image_id {image_id!r} is {fault}. Give one for each image.")
+        instances = checked_instances(record, {"instances": instances})
+        if not instances.has("pred_masks"):
+            raise ValueError(
+                f"The predictions for '{record['file_name']}' have no pred_masks, only "
+                f"{sorted(instances.get_fields())}: only a model with masks has something to submit."
+            )
+        yield record, instances
+    if waiting:
+        first = next(iter(waiting.values()))
+        raise ValueError(
+            f"{len(waiting)} of {len(known)} images have no prediction, first '{first['file_name']}'. An image without "
+            "objects needs Instances of length 0."
+        )
 
 
-def has_labels(dataset_name: str) -> bool:
-    """Whether the images of a data set have annotations, so that a submission for it can be scored."""
-    return has_annotations(dataset_name, records_by_id(dataset_name))
+def opened_zip(path: PathLike) -> zipfile.ZipFile:
+    """A submission's archive. Raises a ValueError if it cannot be read."""
+    if not os.path.isfile(path):
+        raise ValueError(f"{os.fspath(path)} does not exist.")
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{os.fspath(path)} is no zip archive ({error}). Write it again.") from error
+
+
+def listed(problems: Sequence[str]) -> str:
+    """The first ``problems``, a line each, and how many more there are."""
+    more = [f"{len(problems) - _LISTED_PROBLEMS} more."] if len(problems) > _LISTED_PROBLEMS else []
+    return "\n".join(f"  {line}" for line in [*problems[:_LISTED_PROBLEMS], *more])
+
+
+def raise_problems(path: PathLike, problems: Sequence[str]) -> None:
+    """Raise a ValueError that lists ``problems`` of the submission ``path``, if there are any."""
+    if problems:
+        raise ValueError(f"{os.fspath(path)} is no valid submission; {len(problems)} problem(s):\n{listed(problems)}")

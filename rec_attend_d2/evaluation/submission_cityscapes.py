@@ -9,40 +9,37 @@ Shapes: `N` instances, `h, w` image size in pixels.
 
 import io
 import math
-import os
 import posixpath
 import re
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Instances
 from PIL import Image
 
-from ..data.datasets.cityscapes import FINE, LABEL_IDS
-from ..data.datasets.cityscapes_files import list_truth, read_instance_ids
+from ..data.datasets.cityscapes import LABEL_IDS
 from ..whole_files import written_at_once
 from .cityscapes_scoring import score_predictions
-from .label_images import raise_problems
+from .submission import PathLike, Predictions, matched, opened_zip, raise_problems
 
+SUFFIX = ".zip"
 _LABELS = tuple(LABEL_IDS.values())
-_MASK_FOLDER = "masks"
 
 
-def text_file(folder: Path, stem: str) -> Path:
-    """Where the text file of an image is written to."""
-    return folder / f"{stem}_pred.txt"
+def text_name(stem: str) -> str:
+    """Name of the text file of an image."""
+    return f"{stem}_pred.txt"
 
 
-def write_image(folder: Path, stem: str, instances: Instances) -> None:
-    """Write the text file and the masks of one image.
+def image_files(stem: str, instances: Instances) -> dict[str, bytes]:
+    """The text file and the masks of one image, by their names in the submission.
 
     Args:
-        folder: root of the submission; made if missing.
         stem: CITY_SEQUENCE_FRAME.
         instances: on the CPU, at the image's original size: ``pred_masks`` bool [N, h, w], ``scores`` [N] and
             ``pred_classes`` [N], 0 to 7. One without pixels is left out, as the scorer does.
@@ -63,54 +60,43 @@ def write_image(folder: Path, stem: str, instances: Instances) -> None:
         raise ValueError(
             f"{stem}: a score is {scores[~np.isfinite(scores)][0]}. Confidences have to be finite numbers."
         )
-    (folder / _MASK_FOLDER).mkdir(parents=True, exist_ok=True)
-    lines = []
+    files, lines = {}, []
     for index in np.flatnonzero(masks.any(axis=(1, 2))).tolist():
-        name = f"{_MASK_FOLDER}/{stem}_{index:04d}.png"
-        # imwrite answers a path it cannot write to by returning false only.
-        if not cv2.imwrite(str(folder / name), masks[index].astype(np.uint8) * 255):
-            raise OSError(f"Cannot write {folder / name}.")
+        name = f"masks/{stem}_{index:04d}.png"
+        files[name] = cv2.imencode(".png", masks[index].astype(np.uint8) * 255)[1].tobytes()
         lines.append(f"{name} {_LABELS[classes[index]]} {float(scores[index])!r}\n")
-    text_file(folder, stem).write_text("".join(lines), encoding="ascii")
+    return {text_name(stem): "".join(lines).encode("ascii"), **files}
 
 
-def pack(folder: Path, zip_path: Path) -> None:
-    """Pack what :func:`write_image` wrote into an archive; one that exists is replaced once the new one is complete.
-
-    Raises:
-        FileNotFoundError: ``folder`` has no text file.
-    """
-    texts = sorted(folder.glob("*_pred.txt"))
-    if not texts:
-        raise FileNotFoundError(f"{folder.absolute()} has no predictions *_pred.txt. Run the model on a split first.")
-    with written_at_once(zip_path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        for text in texts:
-            archive.write(text, text.name)
-            # Only masks that a line names: an earlier run may have left others.
-            for line in text.read_text(encoding="ascii").splitlines():
-                name = line.split(" ")[0]
-                archive.write(folder / name, name)
-
-
-def check(zip_path: Path, image_sizes: Mapping[str, tuple[int, int]]) -> list[str]:
-    """What is wrong with a finished submission.
+def pack(path: PathLike, dataset_name: str, predictions: Predictions) -> None:
+    """Write a submission. A file that is there is replaced once the new one is complete.
 
     Args:
-        zip_path: the archive.
-        image_sizes: (h, w) of every image of the split, by its stem.
-
-    Returns:
-        One sentence for each problem; empty: the submission is valid.
+        path: zip to write; its folder is made where there is none.
+        dataset_name: a registered data set of Cityscapes.
+        predictions: with what :func:`image_files` needs.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no zip archive.
+        ValueError: the predictions do not fit the images.
     """
-    with _open(zip_path) as archive:
+    with written_at_once(Path(path)) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for record, instances in matched(dataset_name, predictions):
+            for name, content in image_files(record["image_id"], instances).items():
+                archive.writestr(name, content)
+
+
+def check(path: PathLike, dataset_name: str) -> list[str]:
+    """What is wrong with a submission for a data set, a sentence for each problem; empty if it is valid."""
+    sizes = {record["image_id"]: (record["height"], record["width"]) for record in DatasetCatalog.get(dataset_name)}
+    try:
+        archive = opened_zip(path)
+    except ValueError as error:
+        return [str(error)]
+    with archive:
         names = [info.filename for info in archive.infolist() if not info.is_dir()]
         problems = [f"{name} is in the archive {n} times." for name, n in sorted(Counter(names).items()) if n > 1]
         used: set[str] = set()
-        for stem, size in image_sizes.items():
+        for stem, size in sizes.items():
             texts = _texts_of(stem, names)
             used.update(texts)
             if len(texts) == 1:
@@ -122,38 +108,24 @@ def check(zip_path: Path, image_sizes: Mapping[str, tuple[int, int]]) -> list[st
     return problems + [f"{name} belongs to no image of the split. Leave it out." for name in surplus]
 
 
-def score(zip_path: Path, gt_dir: Path) -> dict[str, float]:
-    """Score a finished submission for a split with labels; same numbers as the evaluator gives.
-
-    Args:
-        zip_path: the archive.
-        gt_dir: of the split's true instances, for example ``cityscapes/gtFine/val``.
+def score(path: PathLike, dataset_name: str) -> dict[str, float]:
+    """Score a submission for a data set with labels; the numbers are those of the evaluator.
 
     Returns:
         See :func:`.cityscapes_scoring.score_predictions`.
 
     Raises:
-        FileNotFoundError: the archive, or truth, is missing.
-        ValueError: the archive is not valid; the message lists what is wrong.
+        ValueError: the submission is not valid, the message lists what is wrong; or the data set has no labels.
     """
-    stems = list_truth(gt_dir, FINE)
-    if not stems:
-        raise FileNotFoundError(f"{gt_dir} has no files CITY/*_{FINE}_instanceIds.png. Give the folder of a split.")
-    problems = check(zip_path, {stem: read_instance_ids(gt_dir, stem, FINE).shape for stem in stems})
-    raise_problems(zip_path, problems)
-    with tempfile.TemporaryDirectory() as folder, _open(zip_path) as archive:
+    raise_problems(path, check(path, dataset_name))
+    gt_dir = MetadataCatalog.get(dataset_name).gt_dir
+    if gt_dir is None:
+        raise ValueError(f"Data set '{dataset_name}' has no labels: only its test server can score {path}.")
+    with tempfile.TemporaryDirectory() as folder, opened_zip(path) as archive:
         archive.extractall(folder)
+        stems = [record["image_id"] for record in DatasetCatalog.get(dataset_name)]
         texts = {stem: Path(folder, *_texts_of(stem, archive.namelist())) for stem in stems}
-        return score_predictions(texts, gt_dir)
-
-
-def _open(zip_path: Path) -> zipfile.ZipFile:
-    if not os.path.isfile(zip_path):
-        raise FileNotFoundError(f"Submission {zip_path} does not exist. Write it with tools/make_submission.py.")
-    try:
-        return zipfile.ZipFile(zip_path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{zip_path} is no zip archive ({error}). Write it again.") from error
+        return score_predictions(texts, Path(gt_dir))
 
 
 def _texts_of(stem: str, names: list[str]) -> list[str]:

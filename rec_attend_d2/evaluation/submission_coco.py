@@ -9,74 +9,45 @@ Shapes: `P` predictions of an image; `H, W` original image size in pixels.
 import json
 import math
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
-
-from detectron2.structures import Instances
 
 from ..data.segmentation import rle_runs
 from ..whole_files import written_at_once
 from .coco_evaluator import MAX_DETECTIONS, CocoTruth, Detection, average_precision, load_truth
-from .label_images import raise_problems
+from .submission import PathLike, Predictions, matched, raise_problems
 
+SUFFIX = ".json"
 _KEYS = ("image_id", "category_id", "segmentation", "score")
 _MOST_PROBLEMS = 20
 
 
-def pack(path: str | os.PathLike, dataset_name: str, predictions: Iterable[tuple[Any, Instances]]) -> None:
+def pack(path: PathLike, dataset_name: str, predictions: Predictions) -> None:
     """Write a results file. One that is there is replaced once the new one is complete.
 
     Args:
         path: json file to write; its folder is made where there is none.
         dataset_name: a registered data set.
-        predictions: (image_id, Instances at the image's original size with ``pred_masks`` [P, H, W], ``pred_boxes``,
-            ``pred_classes`` and ``scores``), once for each image, in any order. Only one image's masks are held in
-            memory at a time.
+        predictions: with ``pred_boxes`` and ``pred_classes``.
 
     Raises:
-        ValueError: an image or a class is unknown, an image is missing or given twice, there are no masks, or their
-            size is not the image's.
+        ValueError: the predictions do not fit the images, or a class is unknown.
     """
     truth = load_truth(dataset_name)
-    images = truth.coco.imgs
-    waiting = set(images)
     entries: list[Detection] = []
-    for image_id, instances in predictions:
-        if not instances.has("pred_masks"):
-            raise ValueError(
-                f"The predictions for image_id {image_id!r} have no pred_masks, only {sorted(instances.get_fields())}. "
-                "Only a model with masks has something to submit."
-            )
-        detections = truth.detections(image_id, instances)
-        if image_id not in waiting:
-            raise ValueError(f"The prediction for image_id {image_id!r} is given twice. Give one for each image.")
-        waiting.remove(image_id)
+    for record, instances in matched(dataset_name, predictions):
+        detections = truth.detections(record["image_id"], instances)
         entries += [{key: detection[key] for key in _KEYS} for detection in detections]
-    if waiting:
-        first = next(image["file_name"] for id_, image in images.items() if id_ in waiting)
-        raise ValueError(
-            f"{len(waiting)} of {len(images)} images have no prediction, first '{first}'. An image without objects "
-            "needs Instances of length 0."
-        )
     with written_at_once(Path(path)) as partial:
         partial.write_text(json.dumps(entries))
 
 
-def check(path: str | os.PathLike, dataset_name: str) -> list[str]:
-    """What is wrong with a results file.
-
-    Args:
-        path: of the json file.
-        dataset_name: the registered data set that it has results for.
-
-    Returns:
-        A sentence for each of the first problems; empty if the file is valid.
-    """
+def check(path: PathLike, dataset_name: str) -> list[str]:
+    """What is wrong with a results file for a data set, a sentence for each of the first problems."""
     return _read(path, load_truth(dataset_name))[1]
 
 
-def score(path: str | os.PathLike, dataset_name: str, max_detections: int = MAX_DETECTIONS) -> dict[str, float]:
+def score(path: PathLike, dataset_name: str, max_detections: int = MAX_DETECTIONS) -> dict[str, float]:
     """Mask AP of a results file by pycocotools, equal to the evaluator's ``segm`` results.
 
     Args:
@@ -95,7 +66,7 @@ def score(path: str | os.PathLike, dataset_name: str, max_detections: int = MAX_
     return average_precision(truth, detections, "segm", max_detections)
 
 
-def _read(path: str | os.PathLike, truth: CocoTruth) -> tuple[list[Detection], list[str]]:
+def _read(path: PathLike, truth: CocoTruth) -> tuple[list[Detection], list[str]]:
     """Entries of a results file, and what is wrong with them."""
     if not Path(path).is_file():
         return [], [f"{os.fspath(path)} does not exist."]

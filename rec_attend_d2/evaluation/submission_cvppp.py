@@ -1,90 +1,119 @@
 """Submissions to the leaf segmentation challenge (CVPPP LSC).
 
 A submission is a zip with the file ``answer.h5`` at its root. That has, for every plant of the test set, the dataset
-``A1/plant003/label``: uint8 [H, W] at the image's original size, 0 = background, the leaves numbered 1 to n without
-gaps. Images without leaves are there too, all 0.
+``A1/plant003/label``: a label image, uint8 [H, W] at the image's original size, 0 = background, the leaves numbered 1
+to n without gaps. Images without leaves are there too, all 0.
+
+Shapes: `N` instances, `H, W` image size in pixels.
 """
 
-import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Instances
+from numpy.typing import ArrayLike, NDArray
 
 from ..whole_files import written_at_once
-from .label_images import (
-    draw_predictions,
-    label_problems,
-    name_problems,
-    raise_problems,
-    score_label_images,
-)
-from .leaf_evaluator import LeafEvaluator
+from .counting_evaluator import LeafEvaluator
+from .metrics import Masks
 from .per_image_evaluator import Record
+from .submission import PathLike, Predictions, matched, opened_zip, raise_problems
 
+SUFFIX = ".zip"
 ANSWER = "answer.h5"
-_DTYPE = np.uint8
+_MOST_LEAVES = np.iinfo(np.uint8).max
 
 
-def pack(zip_path: str | os.PathLike, dataset_name: str, predictions: Iterable[tuple[Any, Instances]]) -> None:
+def pack(path: PathLike, dataset_name: str, predictions: Predictions) -> None:
     """Write a submission. A file that is there is replaced once the new one is complete.
 
     Args:
-        zip_path: file to write; its folder is made where there is none.
+        path: zip to write; its folder is made where there is none.
         dataset_name: a registered data set whose dicts have ``subset`` and ``plant``.
-        predictions: (image_id, Instances), see :func:`~rec_attend_d2.evaluation.label_images.draw_predictions`; only
-            one image is held in memory at a time.
+        predictions: classes are ignored.
 
     Raises:
         ValueError: the predictions do not fit the images, or an image has more than 255 instances.
     """
-    records = DatasetCatalog.get(dataset_name)
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / ANSWER
         with h5py.File(answer, "w") as file:
-            for record, labels in draw_predictions(records, predictions, _DTYPE):
-                file.create_dataset(_key(record), data=labels, compression="gzip")
-        with (
-            written_at_once(Path(zip_path)) as temporary,
-            zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as zip_,
-        ):
+            for record, instances in matched(dataset_name, predictions):
+                labels = label_image(instances.pred_masks.numpy().astype(bool), instances.scores.numpy())
+                if labels.max(initial=0) > _MOST_LEAVES:
+                    raise ValueError(
+                        f"'{record['file_name']}' has {labels.max()} instances, but a label image of the format holds "
+                        f"{_MOST_LEAVES}: raise the score threshold."
+                    )
+                file.create_dataset(_key(record), data=labels.astype(np.uint8), compression="gzip")
+        with written_at_once(Path(path)) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as zip_:
             zip_.write(answer, ANSWER)
 
 
-def check(zip_path: str | os.PathLike, dataset_name: str) -> list[str]:
-    """What is wrong with a submission.
-
-    Args:
-        zip_path: the zip.
-        dataset_name: the registered data set that it is for.
-
-    Returns:
-        A sentence for each problem; empty if the submission is valid.
-    """
-    return _problems(Path(zip_path), DatasetCatalog.get(dataset_name))
+def check(path: PathLike, dataset_name: str) -> list[str]:
+    """What is wrong with a submission for a data set, a sentence for each problem; empty if it is valid."""
+    expected = {_key(record): record for record in DatasetCatalog.get(dataset_name)}
+    try:
+        with _opened_answer(Path(path)) as file:
+            return _answer_problems(file, expected)
+    except ValueError as error:
+        return [str(error)]
 
 
-def score(zip_path: str | os.PathLike, dataset_name: str) -> dict[str, float]:
-    """Score a submission for a data set with labels; the numbers are those of :class:`LeafEvaluator`.
+def score(path: PathLike, dataset_name: str) -> dict[str, float]:
+    """Score a submission for a data set with labels; the numbers are the ``lsc`` of :class:`LeafEvaluator`.
 
     They equal the numbers of the evaluation after training, in which this project's masks do not overlap either.
 
     Raises:
         ValueError: the submission is not valid, or the data set has no labels.
     """
-    records = DatasetCatalog.get(dataset_name)
-    raise_problems(zip_path, _problems(Path(zip_path), records))
-    with _opened_answer(Path(zip_path)) as file:
-        labels = ((record, file[_key(record)][()]) for record in records)
-        return score_label_images(LeafEvaluator(dataset_name, distributed=False), labels)["lsc"]
+    raise_problems(path, check(path, dataset_name))
+    evaluator = LeafEvaluator(dataset_name, distributed=False)
+    with _opened_answer(Path(path)) as file:
+        for record in DatasetCatalog.get(dataset_name):
+            evaluator.process([record], [{"instances": label_instances(file[_key(record)][()])}])
+    results = evaluator.evaluate()
+    if not results:
+        raise ValueError("The data set has no annotations to score a submission against; check it without scoring.")
+    return results["lsc"]
+
+
+def label_image(masks: Masks, scores: ArrayLike) -> NDArray[np.int32]:
+    """Draw instances into one image.
+
+    Args:
+        masks: bool [N, H, W]; where they overlap, the one of the higher score is seen, or the earlier of equal ones.
+        scores: [N].
+
+    Returns:
+        [H, W]; 0 is background. The instances that are seen have the numbers 1 to n, from the highest score down.
+    """
+    best_first = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
+    labels = np.zeros(masks.shape[1:], dtype=np.int32)
+    for number in range(len(best_first), 0, -1):
+        labels[masks[best_first[number - 1]]] = number
+    seen = np.setdiff1d(labels, [0])
+    # Masks that vanished leave gaps, which this closes.
+    return np.searchsorted(np.concatenate([[0], seen]), labels).astype(np.int32)
+
+
+def label_instances(labels: NDArray[np.integer]) -> Instances:
+    """Instances of class 0 and score 1 with the ``pred_masks`` of a label image [H, W]."""
+    values = np.setdiff1d(labels, [0])
+    instances = Instances(labels.shape)
+    instances.pred_masks = torch.from_numpy(labels == values[:, None, None])
+    instances.scores = torch.ones(len(values))
+    instances.pred_classes = torch.zeros(len(values), dtype=torch.int64)
+    return instances
 
 
 def _key(record: Record) -> str:
@@ -97,48 +126,41 @@ def _key(record: Record) -> str:
     return f"{record['subset']}/{record['plant']}/label"
 
 
-class _Unreadable(ValueError):
-    """There is no answer to be checked."""
-
-
 @contextmanager
-def _opened_answer(zip_path: Path) -> Iterator[h5py.File]:
-    """The answer of a submission, unpacked to a temporary file."""
-    if not zip_path.is_file():
-        raise _Unreadable(f"{zip_path} does not exist.")
-    if not zipfile.is_zipfile(zip_path):
-        raise _Unreadable(f"{zip_path} is no zip file. Pack {ANSWER} into one.")
-    with tempfile.TemporaryDirectory() as folder:
+def _opened_answer(path: Path) -> Iterator[h5py.File]:
+    """The answer of a submission, unpacked to a temporary file. Raises a ValueError if there is none to be read."""
+    with tempfile.TemporaryDirectory() as folder, opened_zip(path) as zip_:
+        if ANSWER not in zip_.namelist():
+            raise ValueError(f"{path} has no {ANSWER} at its root, only {zip_.namelist()[:5]}.")
         try:
-            with zipfile.ZipFile(zip_path) as zip_:
-                if ANSWER not in zip_.namelist():
-                    raise _Unreadable(f"{zip_path} has no {ANSWER} at its root, only {zip_.namelist()[:5]}.")
-                answer = zip_.extract(ANSWER, folder)
-            file = h5py.File(answer, "r")
+            file = h5py.File(zip_.extract(ANSWER, folder), "r")
         except (OSError, zipfile.BadZipFile, zlib.error) as error:
-            raise _Unreadable(f"{zip_path}: {ANSWER} cannot be read ({error}). Write it again.") from error
+            raise ValueError(f"{path}: {ANSWER} cannot be read ({error}). Write it again.") from error
         with file:
             yield file
 
 
-def _problems(zip_path: Path, records: Sequence[Record]) -> list[str]:
-    try:
-        with _opened_answer(zip_path) as file:
-            return _answer_problems(file, records)
-    except _Unreadable as error:
-        return [str(error)]
-
-
-def _answer_problems(file: h5py.File, records: Sequence[Record]) -> list[str]:
-    expected = {_key(record): record for record in records}
+def _answer_problems(file: h5py.File, expected: Mapping[str, Record]) -> list[str]:
     found: dict[str, h5py.Dataset] = {}
     file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-    problems = name_problems(found, expected, ANSWER)
+    missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    problems = [f"{ANSWER} lacks {key}; an image without objects needs an empty one." for key in missing]
+    problems += [f"{ANSWER} has {key}, which is not in the data set." for key in surplus]
     for key in sorted(expected.keys() & found.keys()):
         try:
-            labels = found[key][()]
+            problem = label_problem(np.asarray(found[key][()]), (expected[key]["height"], expected[key]["width"]))
         except OSError as error:
-            problems.append(f"{ANSWER}: {key} is damaged ({error}).")
-            continue
-        problems += label_problems(np.asarray(labels), expected[key], _DTYPE, f"{ANSWER}: {key}")
+            problem = f"is damaged ({error})"
+        problems += [f"{ANSWER}: {key} {problem}."] if problem else []
     return problems
+
+
+def label_problem(labels: np.ndarray, size: tuple[int, int]) -> str:
+    """What is wrong with an array as the label image of an image of ``size`` (H, W); empty if nothing is."""
+    if labels.shape != size:
+        return f"has the shape {labels.shape}, but the image is {size} (height, width)"
+    if labels.dtype != np.uint8:
+        return f"is {labels.dtype}, but the format asks for uint8"
+    used = np.setdiff1d(labels, [0])
+    missing = np.setdiff1d(np.arange(1, len(used) + 1), used)
+    return f"does not number its instances 1 to n: {missing[0]} is missing" if len(missing) else ""

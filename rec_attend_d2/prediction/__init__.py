@@ -1,57 +1,5 @@
 """Finished models on images, videos and cameras: what ``rec_attend_d2.Predictor`` and demo/demo.py are made of."""
 
 from .predictor import Prediction, Predictor, find_weights
-from .sources import (
-    Frame,
-    distinct_names,
-    find_images,
-    frame_count,
-    frame_rate,
-    image_frames,
-    open_video,
-    open_webcam,
-    video_frames,
-)
-from .writers import (
-    CocoResults,
-    CountFile,
-    CountTable,
-    Pictures,
-    Progress,
-    StepPictures,
-    Totals,
-    Video,
-    Writer,
-    known_categories,
-    picture_paths,
-    video_path,
-    write_predictions,
-)
 
-__all__ = [
-    "CocoResults",
-    "CountFile",
-    "CountTable",
-    "Frame",
-    "Pictures",
-    "Prediction",
-    "Predictor",
-    "Progress",
-    "StepPictures",
-    "Totals",
-    "Video",
-    "Writer",
-    "distinct_names",
-    "find_images",
-    "find_weights",
-    "frame_count",
-    "frame_rate",
-    "image_frames",
-    "known_categories",
-    "open_video",
-    "open_webcam",
-    "picture_paths",
-    "video_frames",
-    "video_path",
-    "write_predictions",
-]
+__all__ = ["Prediction", "Predictor", "find_weights"]

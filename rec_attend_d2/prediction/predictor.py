@@ -21,8 +21,7 @@ from ..config import load_config, use_available_device
 from ..data import RecAttendDatasetMapper
 from ..data.image_io import read_image, to_bgr
 from ..modeling import RecurrentAttention
-from ..modeling.steps import Step
-from ..visualization import seen_image
+from ..visualization import Trace, trace
 
 PathLike = str | os.PathLike
 Item = TypeVar("Item")
@@ -127,15 +126,9 @@ class Predictor:
             predictions += [Prediction(output["instances"].to("cpu")) for output in outputs]
         return predictions
 
-    @torch.no_grad()
-    def steps(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[Step]]:
-        """How the model goes through an image [H, W, 3] that :meth:`read` or :meth:`prepare` gave.
-
-        Returns:
-            The image as the network sees it, uint8 RGB at INPUT.IMAGE_SIZE, and the steps (each of a batch of one).
-        """
-        entry = self._entry(image)
-        return seen_image(entry), self.model.run([entry])[0][0]
+    def trace(self, image: NDArray[np.uint8]) -> Trace:
+        """How the model goes through an image [H, W, 3] that :meth:`read` or :meth:`prepare` gave, step by step."""
+        return trace(self.model, self._entry(image))
 
     def _entry(self, image: NDArray[np.uint8]) -> dict:
         return self._mapper.map_image(image)[0]

@@ -108,38 +108,28 @@ def image_frames(
 
 
 def open_video(path: str) -> cv2.VideoCapture:
-    """A video file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no video that OpenCV reads.
-    """
+    """A video file. Raises FileNotFoundError, or ValueError if it is no video that OpenCV reads."""
     if not os.path.isfile(path):
         raise FileNotFoundError(f"The video '{path}' does not exist.")
-    capture = cv2.VideoCapture(path)
-    if not capture.isOpened():
-        raise ValueError(f"'{path}' is damaged or no video that OpenCV reads.")
-    return capture
+    return _opened(path, f"'{path}' is damaged or no video that OpenCV reads.")
 
 
 def open_webcam(number: int = 0) -> cv2.VideoCapture:
     """The camera ``number`` of this machine. Raises a ValueError if there is none."""
-    capture = cv2.VideoCapture(number)
+    return _opened(number, f"There is no webcam {number}, or another program uses it.")
+
+
+def _opened(source: str | int, fault: str) -> cv2.VideoCapture:
+    capture = cv2.VideoCapture(source)
     if not capture.isOpened():
-        raise ValueError(f"There is no webcam {number}, or another program uses it.")
+        raise ValueError(fault)
     return capture
 
 
-def frame_rate(capture: cv2.VideoCapture, default: float = 30.0) -> float:
-    """Frames per second; ``default`` where the source does not say, as many cameras."""
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    return rate if 0 < rate < float("inf") else default
-
-
-def frame_count(capture: cv2.VideoCapture) -> int | None:
-    """About how many frames there are; None where that is unknown."""
-    frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    return int(frames) if 0 < frames < float("inf") else None
+def known_property(capture: cv2.VideoCapture, number: int) -> float | None:
+    """A property such as ``cv2.CAP_PROP_FPS``; None where the source does not say, as many cameras."""
+    value = capture.get(number)
+    return value if 0 < value < float("inf") else None
 
 
 def video_frames(

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -31,11 +30,12 @@ COUNT_COLUMNS = ("file", "frame", "count", "mean_score", "seconds")
 _CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 
 
-class Writer(Protocol):
+class Writer:
     """Takes predictions one after another."""
 
     def add(self, frame: Frame, prediction: Prediction, seconds: float) -> None:
         """Take the prediction of the next image, which took so many seconds."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """All predictions were given."""
@@ -56,8 +56,8 @@ class Totals:
     interrupted: bool
 
 
-def write_predictions(predictor: Predictor, frames: Iterable[Frame], writers: Sequence[Writer]) -> Totals:
-    """Predict all frames, batch by batch, and give each to every writer.
+def write_predictions(predictor: Predictor, frames: Iterable[Frame], writers: Sequence[Writer], bar: tqdm) -> Totals:
+    """Predict all frames, batch by batch, give each to every writer and move the progress bar on.
 
     Ctrl-C ends it early, with what was predicted before written.
     """
@@ -72,8 +72,10 @@ def write_predictions(predictor: Predictor, frames: Iterable[Frame], writers: Se
                 for writer in writers:
                     writer.add(frame, prediction, seconds)
                 images, objects = images + 1, objects + prediction.count
+                bar.update()
     except KeyboardInterrupt:
         interrupted = True
+    bar.close()
     for writer in writers:
         writer.close()
     return Totals(images, objects, interrupted)
@@ -118,20 +120,7 @@ def _check_inputs_stay(outputs: Iterable[Path], files: Sequence[str]) -> None:
             raise ValueError(f"The output '{path}' would replace the input of this name: name another folder.")
 
 
-class Progress:
-    """Moves a progress bar on as images are done."""
-
-    def __init__(self, bar: tqdm):
-        self._bar = bar
-
-    def add(self, frame: Frame, prediction: Prediction, seconds: float) -> None:
-        self._bar.update()
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-class Pictures:
+class Pictures(Writer):
     """Draws the instances of each image into a file of its own."""
 
     def __init__(self, paths: dict[str, Path]):
@@ -146,11 +135,8 @@ class Pictures:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(draw_prediction(frame, prediction)).save(path)
 
-    def close(self) -> None:
-        pass
 
-
-class Video:
+class Video(Writer):
     """Draws the instances of each frame into a video."""
 
     def __init__(self, path: Path, frames_per_second: float):
@@ -183,7 +169,7 @@ class Video:
             self._video.release()
 
 
-class StepPictures:
+class StepPictures(Writer):
     """Draws the recurrent steps of each image: LABEL_steps.png (a column per step) and LABEL_steps.gif."""
 
     def __init__(self, folder: Path, predictor: Predictor):
@@ -192,11 +178,7 @@ class StepPictures:
         self._predictor = predictor
 
     def add(self, frame: Frame, prediction: Prediction, seconds: float) -> None:
-        threshold = self._predictor.cfg.MODEL.REC_ATTEND.TEST.SCORE_THRESHOLD
-        save_steps(self._folder / frame.label, *self._predictor.steps(frame.image), threshold)
-
-    def close(self) -> None:
-        pass
+        save_steps(self._folder / frame.label, self._predictor.trace(frame.image))
 
 
 def _counts(frame: Frame, prediction: Prediction, seconds: float) -> list:
@@ -206,7 +188,7 @@ def _counts(frame: Frame, prediction: Prediction, seconds: float) -> list:
     return [frame.file, number, prediction.count, mean_score, f"{seconds:.4f}"]
 
 
-class CountFile:
+class CountFile(Writer):
     """A CSV file with a row per image: COUNT_COLUMNS. It is readable while more are added."""
 
     def __init__(self, path: Path):
@@ -223,7 +205,7 @@ class CountFile:
         self._file.close()
 
 
-class CountTable:
+class CountTable(Writer):
     """Prints the counts as a table once all are known."""
 
     def __init__(self) -> None:
@@ -236,7 +218,7 @@ class CountTable:
         print(tabulate(self._rows, headers=COUNT_COLUMNS, disable_numparse=[0]))
 
 
-class CocoResults:
+class CocoResults(Writer):
     """COCO's results format, and the images it is about: ``COCO("NAME_images.json").loadRes("NAME.json")``.
 
     The results are a list as a test server takes it, which has no room for the images; these and the categories stand

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import cv2
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from .colors import BACKGROUND, TEXT, Color
 
@@ -35,10 +35,14 @@ def magnify(image: np.ndarray, factor: int) -> np.ndarray:
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
+def magnify_masks(masks: np.ndarray, factor: int) -> np.ndarray:
+    """Masks [N, H, W], magnified like :func:`magnify`."""
+    return masks.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
 def gray_picture(values: np.ndarray) -> np.ndarray:
     """[H, W] in 0..1 (clipped) -> gray picture [H, W, 3], 0 black and 1 white."""
-    gray = (values.clip(0, 1) * 255).round().astype(np.uint8)
-    return np.repeat(gray[:, :, None], 3, axis=2)
+    return cv2.cvtColor((values.clip(0, 1) * 255).round().astype(np.uint8), cv2.COLOR_GRAY2RGB)
 
 
 def tint(image: np.ndarray, weights: np.ndarray, color: Color, strength: float = 0.65) -> np.ndarray:
@@ -85,8 +89,7 @@ def draw_outline(image: np.ndarray, mask: np.ndarray, color: Color, thickness: i
 
 def dimmed(image: np.ndarray) -> np.ndarray:
     """The picture [H, W, 3] three quarters on the way to the background colour."""
-    background = np.array(BACKGROUND, dtype=np.float32)
-    return (background + (image - background) * 0.3).round().astype(np.uint8)
+    return tint(image, np.ones(image.shape[:2]), BACKGROUND, 0.7)
 
 
 def text_cell(text: str, height: int, width: int, color: Color = TEXT, size: int = TEXT_SIZE) -> np.ndarray:
@@ -126,12 +129,7 @@ def striped(image: np.ndarray, mask: np.ndarray, color: Color, period: int = 8) 
 
 def fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """The picture [h, w, 3] as large as it fits into the middle of a cell [height, width, 3], without any blur."""
-    scale = min(height / image.shape[0], width / image.shape[1])
-    size = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
-    cell = np.full((height, width, 3), BACKGROUND, dtype=np.uint8)
-    top, left = (height - size[0]) // 2, (width - size[1]) // 2
-    cell[top : top + size[0], left : left + size[1]] = cv2.resize(image, size[::-1], interpolation=cv2.INTER_NEAREST)
-    return cell
+    return np.array(ImageOps.pad(Image.fromarray(image), (width, height), Image.Resampling.NEAREST, BACKGROUND))
 
 
 def grid(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
@@ -144,7 +142,4 @@ def grid(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
 
 
 def _with_gap(cell: np.ndarray) -> np.ndarray:
-    height, width = cell.shape[:2]
-    result = np.full((height + GAP, width + GAP, 3), BACKGROUND, dtype=np.uint8)
-    result[:height, :width] = cell
-    return result
+    return cv2.copyMakeBorder(cell, 0, GAP, 0, GAP, cv2.BORDER_CONSTANT, value=BACKGROUND)

@@ -23,14 +23,6 @@ def _on_validation(name: str) -> str:
     return "val_loss" if name == "total_loss" else f"val_{name}"
 
 
-def _read_line(line: str) -> dict | None:
-    """Content of a line of metrics.json; None of one that an interruption cut off."""
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError:
-        return None
-
-
 def read_entries(path: Path) -> list[tuple[float, dict]]:
     """Hours of training and content of every line of a metrics.json.
 
@@ -45,8 +37,9 @@ def read_entries(path: Path) -> list[tuple[float, dict]]:
     entries: list[tuple[float, dict]] = []
     hours, last_iteration = 0.0, 0
     for line in path.read_text().splitlines():
-        entry = _read_line(line)
-        if entry is None:
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:  # an interruption cut it off
             continue
         hours += entry.get("time", 0.0) * (entry["iteration"] - last_iteration) / 3600
         last_iteration = entry["iteration"]

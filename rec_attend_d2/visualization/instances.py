@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from detectron2.structures import Instances
 
-from ..data.segmentation import annotation_mask
-from .canvas import draw_box, draw_outline, grid, magnification, magnify, text_cell, tint, write_corner
+from ..evaluation.counting_evaluator import true_masks
+from .canvas import draw_box, draw_outline, grid, magnification, magnify, magnify_masks, text_cell, tint, write_corner
 from .colors import instance_color
 
 _SMALLEST_PICTURE = 320
@@ -59,8 +59,7 @@ def draw_found(large: np.ndarray, instances: Instances, factor: int) -> np.ndarr
     """Every instance in its own colour on a picture magnified by ``factor``; see :func:`draw_instances`."""
     thickness = max(1, min(large.shape[:2]) // 300)
     if instances.has("pred_masks"):
-        masks = instances.pred_masks.cpu().numpy().astype(bool)
-        masks = masks.repeat(factor, axis=1).repeat(factor, axis=2)
+        masks = magnify_masks(instances.pred_masks.cpu().numpy().astype(bool), factor)
         return draw_masks(large, masks, list(range(len(instances))), thickness)
     if not instances.has("pred_boxes"):
         raise ValueError("The instances have neither 'pred_masks' nor 'pred_boxes'.")
@@ -82,9 +81,8 @@ def true_instances(record: dict, size: tuple[int, int]) -> Instances:
     Raises:
         ValueError: an annotation without valid segmentation.
     """
-    objects = [annotation for annotation in record["annotations"] if not annotation.get("iscrowd", 0)]
-    masks = [annotation_mask(annotation, size, record["file_name"]) for annotation in objects]
-    return Instances(size, pred_masks=torch.from_numpy(np.array(masks, dtype=bool).reshape(-1, *size)))
+    masks = true_masks({**record, "height": size[0], "width": size[1]}, iscrowd=0)
+    return Instances(size, pred_masks=torch.from_numpy(masks))
 
 
 def side_by_side(pictures: dict[str, np.ndarray]) -> np.ndarray:

@@ -3,16 +3,15 @@
 Shapes: `N` instances, `H, W` network input, `R` ignored regions.
 """
 
-import random
 import sys
 
 import cv2
 import numpy as np
-import torch
 from detectron2.config import CfgNode
+from detectron2.utils.env import seed_all_rng
 
 from ..data import RecAttendDatasetMapper
-from .canvas import grid, magnification, magnify, striped, text_cell, write_at
+from .canvas import grid, magnification, magnify, magnify_masks, striped, text_cell, write_at
 from .colors import IGNORED
 from .instances import count_text, draw_masks
 from .maps import angle_picture, class_picture
@@ -63,7 +62,7 @@ class TrainingDataDrawer:
         return grid([[column[row] for column in columns] for row in range(len(columns[0]))])
 
     def _column(self, record: dict, seed: int) -> list[np.ndarray]:
-        _seed_all(seed)
+        seed_all_rng(seed)
         cut_before = self.mapper.cut_instances
         entry = self.mapper(record)
         cut = self.mapper.cut_instances - cut_before
@@ -81,14 +80,8 @@ class TrainingDataDrawer:
             regions.append({"id": "void", "category_id": 0, "segmentation": record["void"]})
         if not regions:
             return np.zeros((0, 1, 1), dtype=bool)
-        _seed_all(seed)
+        seed_all_rng(seed)
         return self._ignored_mapper({**record, "annotations": regions})["instances"].gt_masks.tensor.numpy()
-
-
-def _seed_all(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def entry_cells(entry: dict, ignored: np.ndarray) -> list[np.ndarray]:
@@ -101,7 +94,12 @@ def entry_cells(entry: dict, ignored: np.ndarray) -> list[np.ndarray]:
     image = seen_image(entry)
     factor = magnification(image, _SMALLEST_CELL)
     large = magnify(image, factor)
-    cells = [large, draw_numbered(large, magnify_masks(to_masks(entry), factor), magnify_masks(ignored, factor))]
+    cells = [
+        large,
+        draw_numbered(
+            large, magnify_masks(entry["instances"].gt_masks.tensor.numpy(), factor), magnify_masks(ignored, factor)
+        ),
+    ]
     foreground = to_array(entry["foreground"]) if "foreground" in entry else None
     if foreground is not None:
         unknown = to_array(entry["foreground_weight"]) == 0
@@ -112,16 +110,6 @@ def entry_cells(entry: dict, ignored: np.ndarray) -> list[np.ndarray]:
         known = angle.max(axis=0, keepdims=True)
         cells.append(magnify(angle_picture(angle, known), factor))
     return cells
-
-
-def to_masks(entry: dict) -> np.ndarray:
-    """Bool [N, H, W] of the entry's instances."""
-    return entry["instances"].gt_masks.tensor.numpy()
-
-
-def magnify_masks(masks: np.ndarray, factor: int) -> np.ndarray:
-    """Masks [N, H, W], magnified."""
-    return masks.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def draw_numbered(image: np.ndarray, masks: np.ndarray, ignored: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Tiny configs of every kind of model, and a stopwatch whose time is set by hand."""
+"""Tiny configs of every kind of model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 
 from rec_attend_d2.config import load_config
 
-QUICK = Path(__file__).resolve().parents[2] / "configs" / "quick_schedules"
+QUICK = Path(__file__).resolve().parents[2] / "tests" / "configs"
 
 
 @pytest.fixture
@@ -21,29 +21,3 @@ def quick_cfg() -> Callable[..., CfgNode]:
         )
 
     return make
-
-
-class HandStopwatch:
-    """Time passes only by :meth:`pass_time`, and counts only after :meth:`wait`, as on a device."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self._done = 0.0
-
-    def pass_time(self, seconds: float) -> None:
-        self.now += seconds
-
-    def mark(self) -> float:
-        return self.now
-
-    def wait(self) -> None:
-        self._done = self.now
-
-    def seconds(self, start: float, end: float) -> float:
-        assert end <= self._done, "read before the device was done"
-        return end - start
-
-
-@pytest.fixture
-def stopwatch() -> HandStopwatch:
-    return HandStopwatch()

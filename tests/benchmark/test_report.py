@@ -1,134 +1,135 @@
-"""The report's tables, its comparison with another one, and what is refused."""
+"""Reports as HTML and Markdown: tables, pictures, escaping; and which images are shown."""
 
-import copy
-import json
+import base64
+import dataclasses
+import re
+from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
-from rec_attend_d2.benchmark.report import (
-    ReportError,
-    comparison_table,
-    cpu_name,
-    describe_environment,
-    different_environment,
-    read_report,
-    tables,
-)
-from rec_attend_d2.whole_files import write_json
+from rec_attend_d2.benchmark.content import make_sections, number
+from rec_attend_d2.benchmark.figures import group_bars, learning_curves, picture_png
+from rec_attend_d2.benchmark.models import ModelSpec
+from rec_attend_d2.benchmark.rendering import Picture, Section, Table, render_html, render_markdown
+from rec_attend_d2.benchmark.report import ranked
+
+PNG = b"\x89PNG\r\n\x1a\n"
+HOSTILE = '<script>alert("x")</script> & $body | [a](b)'
 
 
-def timing(median: float) -> dict:
-    return {"median": median, "q1": 0.9 * median, "q3": 1.2 * median, "repeats": 5}
+class Page(HTMLParser):
+    """Tags with their attributes, and the text of cells."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.fixture
-def old() -> dict:
-    """A report with figures made by hand."""
-    training = {
-        "run": "training step",
-        "batch": 5,
-        "seconds": timing(2.0),
-        "images_per_second": 2.5,
-        "flops": 40_000_000_000,
-        "phases": {"backward": 1.5, "losses": 0.5},
-        "memory": {"peak": 900_000_000, "idle": 300_000_000, "increase": 600_000_000},
+def sections() -> list[Section]:
+    picture = Picture("dots", HOSTILE, picture_png(np.zeros((2, 3, 3), np.uint8)))
+    table = Table(HOSTILE, ["model", "|DiC|"], [["a", "1.0"], [HOSTILE, number(None)]])
+    return [Section(HOSTILE, [HOSTILE], [table], [picture])]
+
+
+def test_html_shows_what_was_given_and_runs_nothing(sections):
+    page = Page(render_html(HOSTILE, sections))
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert sum(HOSTILE in text for text in page.text) == 7  # 2 titles, heading, paragraph, caption, cell, figcaption
+    assert page.all("html") == [{"lang": "en"}]
+    (image,) = page.all("img")
+    assert image["alt"] == HOSTILE
+    kind, data = image["src"].split(",")
+    assert kind == "data:image/png;base64" and base64.b64decode(data) == sections[0].pictures[0].png
+    # Nothing else is loaded.
+    assert [a for _, attributes in page.tags for a in attributes if a in ("src", "href")] == ["href", "src"]
+    assert page.all("link") == [{"rel": "icon", "href": "data:,"}]
+
+
+def test_markdown_keeps_its_tables_whole(sections):
+    text = render_markdown("Title", sections)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1 and len(rows) == 4
+    assert text.startswith("# Title\n") and "(pictures/dots.png)" in text and "–" in text
+
+
+def test_undefined_figures_are_dashes():
+    assert (number(None), number(0.12345), number(7.0, "{:.0f}")) == ("–", "0.123", "7")
+
+
+def test_figures_are_png_files_and_the_same_each_time():
+    metrics = {"SBD": 0.5, "abs_DiC": 1.0, "AP": None, "count_accuracy": 0.1}
+    curve = [{"seconds": 60.0 * n, "metrics": metrics} for n in (1, 2)]
+    groups = [{"label": "0 to 3", "size": 2, "models": {"a": {"SBD": 0.5}, "b": {"SBD": 0.25}}}]
+    for draw in (
+        lambda: learning_curves({"a": curve, "b": curve[:1]}),
+        lambda: group_bars(groups, {"SBD": "SBD"}, "objects"),
+    ):
+        first = draw()
+        assert first.startswith(PNG) and len(first) > 3000
+        assert draw() == first
+
+
+def test_best_median_and_worst_images():
+    sbd = [0.1, 0.9, 0.5, 0.3, 0.7, 0.2, 0.8]
+    models = {"a": [{"sbd": value} for value in sbd], "b": [{"sbd": value} for value in sbd]}
+    assert ranked(models) == {"best": [1, 6], "median": [4, 2], "worst": [5, 0]}
+    for count in range(1, 8):
+        shown = ranked({"a": [{"sbd": value} for value in sbd[:count]]})
+        positions = [position for group in shown.values() for position in group]
+        assert len(positions) == len(set(positions)) == min(count, 6)
+    assert ranked({"a": [{"sbd": 0.0}, {"sbd": 1.0}], "b": [{"sbd": 1.0}, {"sbd": 0.5}]})["best"] == [1, 0]
+
+
+def test_a_model_with_finished_weights_has_no_training():
+    metrics = dict.fromkeys(("AP", "AP50", "SBD", "abs_DiC", "count_accuracy", "MWCov", "MUCov", "AvgFP", "AvgFN"), 0.5)
+    image = {"gt_count": 2, "pred_count": 3, "sbd": 0.5, "best_iou": [0.5, 0.5]}
+    results = {
+        "metrics": {**metrics, "AP": None},
+        "threshold": 0.3,
+        "seconds_per_image": {"median": 0.25},
+        "inference_memory": 2e9,
+        "parameters": 1_500_000,
+        "flops_per_image": 3e9,
+        "images": [image],
     }
-    inference = {
-        "run": "inference, all steps",
-        "batch": 5,
-        "steps": 21,
-        "instances": 16.0,
-        "seconds": timing(0.5),
-        "images_per_second": 10.0,
-        "flops": 10_000_000_000,
-        "phases": {"attention": 0.5},
+    training = {"seconds": 90.0, "cpu_seconds": 60.0, "iterations": 8, "images_per_iteration": 4}
+    training |= {"peak_memory": 3e9, "initial_weights": "", "curve": [{"seconds": 90.0, "metrics": metrics}]}
+    spec = dict.fromkeys(field.name for field in dataclasses.fields(ModelSpec))
+    spec |= {"weights": "", "minutes": 1.5, "clock": "wall", "threshold_images": 30}
+    trained = {"name": "a", "spec": spec, "training": training, "results": results}
+    given = {"name": "b", "spec": {**spec, "weights": "b.pth", "minutes": None}, "training": None, "results": results}
+    content = {
+        "models": [trained, given],
+        "command": "python tools/benchmark.py",
+        "environment": {"device_name": "Abacus", "threads": 2, "torch": "2"},
+        "train": "some_train",
+        "test": "some_val",
+        "groups": {"by_count": [], "by_contact": [], "objects_by_contact": []},
     }
-    return {
-        "schema": 1,
-        "command": "python tools/benchmark_speed.py --config-file a.yaml",
-        "config_file": "a.yaml",
-        "config": {"SEED": 1},
-        "environment": {"device": "cpu", "device_name": "Fast CPU", "cpu_name": "Fast CPU", "threads": 2, "torch": "2"},
-        "settings": {"repeats": 5, "warmup": 1, "batch_sizes": [5]},
-        "peak": {"512": 50e9, "1024": 80e9},
-        "rows": [training, inference],
-    }
-
-
-def line_with(text: str, *words: str) -> list[str]:
-    """The cells of the one line that begins with ``words``."""
-    lines = [line for line in text.splitlines() if line.startswith(" ".join(words) + "  ")]
-    assert len(lines) == 1, text
-    return lines[0].removeprefix(" ".join(words)).split()
-
-
-def test_the_table_of_a_report(old):
-    text = tables(old)
-    assert "80.0 GFLOP/s" in text and "median of 5 runs after 1" in text
-    # 40 GFLOP in 2 s are 20 GFLOP/s, a quarter of the peak.
-    cells = line_with(text.split("ms, batch")[0], "training step")
-    assert cells == "5 2000.0 (1800.0 to 2400.0) 2.50 40.00 20.0 25.0 % 900 600".split()
-    assert line_with(text, "backward") == ["1500.0", "(75", "%)"]
-    assert line_with(text, "attention") == ["500.0", "(100", "%)"]
-
-
-def test_growth_and_starts_are_shown(old):
-    rows = [{"size": 5, "training step": 0.5, "training memory": 2e6}]
-    old["growth"] = {"time steps": {"rows": rows, "exponents": {"training step": 1.02, "training memory": 0.97}}}
-    old["startup"] = {"import rec_attend_d2": timing(1.0)}
-    text = tables(old)
-    assert line_with(text, "5") == ["500.0", "2.0"]
-    assert line_with(text, "exponent") == ["1.02", "0.97"]
-    assert line_with(text, "import rec_attend_d2") == ["1000.0", "(900.0", "to", "1200.0)"]
-
-
-def test_the_comparison(old):
-    new = copy.deepcopy(old)
-    new["rows"][0]["seconds"] = timing(1.0)
-    new["rows"][0]["memory"]["peak"] = 450_000_000
-    new["rows"][0]["phases"] = {"backward": 0.75, "optimizer": 0.25}
-    text = comparison_table(old, new)
-    assert line_with(text, "training step, batch 5, ms") == ["2000.00", "1000.00", "0.50"]
-    assert line_with(text, "training step, batch 5, peak MB") == ["900.00", "450.00", "0.50"]
-    assert line_with(text, "inference, all steps, batch 5, ms") == ["500.00", "500.00", "1.00"]
-    # Phases that only one of them has stand alone.
-    assert line_with(text, "training step, batch 5: losses, ms") == ["500.00"]
-    assert line_with(text, "training step, batch 5: optimizer, ms") == ["250.00"]
-
-
-def test_other_devices_and_threads_are_named(old):
-    environment = old["environment"]
-    assert different_environment(environment, {**environment, "torch": "3"}) == []
-    other = {**environment, "threads": 4, "device_name": "Slow CPU"}
-    assert different_environment(environment, other) == [
-        "device_name (Fast CPU then, Slow CPU now)",
-        "threads (2 then, 4 now)",
+    sections = {section.title: section for section in make_sections(content, [])}
+    quality, cost = sections["Results"].tables
+    assert quality.rows[0][:4] == ["a", "–", "0.5", "0.500"]
+    assert cost.rows == [
+        ["a", "0.250", "2000", "3000", "1.50", "3.00", "1.5", "1.0", "8", "4"],
+        ["b", "0.250", "2000", "–", "1.50", "3.00", "–", "–", "–", "–"],
     ]
-
-
-def test_a_report_is_read_as_it_was_written(old, tmp_path):
-    write_json(tmp_path / "folder" / "old.json", old)
-    assert read_report(tmp_path / "folder" / "old.json") == old
-
-
-def test_files_that_are_no_reports(old, tmp_path):
-    path = tmp_path / "old.json"
-    with pytest.raises(ReportError, match="old.json', which does not exist"):
-        read_report(path)
-    path.write_text("{")
-    with pytest.raises(ReportError, match="can't be read as json"):
-        read_report(path)
-    for content in ([], {"variants": []}, {**old, "schema": 0}):
-        path.write_text(json.dumps(content))
-        with pytest.raises(ReportError, match="is no report of tools/benchmark_speed.py"):
-            read_report(path)
-
-
-def test_the_machine_is_described(tmp_path):
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\n\nprocessor\t: 1\nmodel name\t: Other\n")
-    assert cpu_name(cpuinfo) == "Some CPU @ 3 GHz"
-    assert cpu_name(tmp_path / "missing") != ""
-    environment = describe_environment("cpu", 3)
-    assert (environment["device"], environment["threads"]) == ("cpu", 3)
-    assert environment["device_name"] == environment["cpu_name"] == cpu_name()
+    (curves,) = sections["Learning curves"].pictures
+    assert "a ends at SBD 0.500 after 1.5 minutes" in curves.alt
+    assert "b ends" not in curves.alt
+    words = " ".join(sections["How it was measured"].paragraphs)
+    assert "a: 1.5 minutes of training iterations from random weights; b: finished weights, not trained" in words
+    content["models"] = [given]
+    assert make_sections(content, [])[1].pictures == []

@@ -10,7 +10,7 @@ from detectron2.modeling import build_model
 from rec_attend_d2 import add_rec_attend_config
 from rec_attend_d2.checkpoint import estimate_running_statistics
 
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "quick_schedules" / "stage_c.yaml"
+CONFIG = Path(__file__).resolve().parents[2] / "tests" / "configs" / "stage_c.yaml"
 
 
 @pytest.fixture(params=["per_step", "shared"])

@@ -35,13 +35,13 @@ def fast(own):
 def test_the_fast_model_gets_images_back(fast):
     loader = build_train_loader(fast)
     assert isinstance(loader, StatePoolLoader)
-    assert (loader.slots, loader.max_steps, loader.max_misses) == (2, 10, 2)
+    assert loader.slots == 2
     batches = iter(loader)
     first = list(next(batches))
-    first[0]["state"].advance(torch.zeros(32, 48), hit=False, anything_left=False)
+    first[0]["state"].advance(torch.zeros(32, 48), claimed=False)
     second = next(batches)
     assert second[0] is first[1]
-    assert second[1]["state"].steps == 0 and second[1]["image"].shape == (3, 32, 48)
+    assert second[1]["state"].glances == 0 and second[1]["image"].shape == (3, 32, 48)
 
 
 def test_the_pool_is_shared_by_all_processes(fast, monkeypatch):

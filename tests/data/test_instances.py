@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from detectron2.data import transforms as T
 
-from rec_attend_d2.data.augmentation import ResizeToSizeTransform, ShiftTransform
+from rec_attend_d2.data.augmentation import ResizeToSizeTransform, shift_transform
 from rec_attend_d2.data.instances import build_targets, transform_mask
 
 SIZE = (40, 60)
@@ -61,7 +61,7 @@ def test_thin_ring_keeps_one_pixel_of_its_own():
 
 
 def test_shifted_out_is_dropped_and_small_rest_is_kept():
-    shift = T.TransformList([ResizeToSizeTransform(SIZE, (4, 6)), ShiftTransform(-1, 0)])
+    shift = T.TransformList([ResizeToSizeTransform(SIZE, (4, 6)), shift_transform(-1, 0, (4, 6))])
     annotations = [
         _annotation(slice(2, 3), slice(5, 6), 1),  # leaves the image
         _annotation(slice(9, 12), slice(5, 6), 2),  # too thin, and half of it leaves

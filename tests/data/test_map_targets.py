@@ -29,7 +29,7 @@ NO_CHANGE = T.NoOpTransform()
 
 def maps_of(entry: dict, classes: int, bins: int = 8, transforms: T.Transform = NO_CHANGE) -> dict[str, np.ndarray]:
     targets = build_targets(entry["annotations"], SIZE, transforms, SIZE, entry["file_name"])
-    maps = MapTargetGenerator(classes, bins, coarse_weight=0.1)(entry, targets, SIZE, transforms)
+    maps = MapTargetGenerator(classes, bins)(entry, targets, SIZE, transforms)
     return {name: value.numpy() for name, value in maps.items()}
 
 

@@ -15,7 +15,7 @@ from rec_attend_d2.config import load_config
 from rec_attend_d2.data import register_datasets
 from rec_attend_d2.engine import Trainer
 
-QUICK = Path(__file__).resolve().parents[2] / "configs" / "quick_schedules"
+QUICK = Path(__file__).resolve().parents[2] / "tests" / "configs"
 NAME = "engine_pictures"
 
 

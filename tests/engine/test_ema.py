@@ -22,7 +22,7 @@ from rec_attend_d2.engine.ema import build_average, read_ema_decay, warmed_up_de
 from rec_attend_d2.modeling.paper.sequence_model import SequenceModel
 from rec_attend_d2.modeling.steps import Feeder
 
-QUICK = Path(__file__).resolve().parents[2] / "configs" / "quick_schedules"
+QUICK = Path(__file__).resolve().parents[2] / "tests" / "configs"
 
 
 @pytest.mark.parametrize(("updates", "expected"), [(0, 0.1), (1, 2 / 11), (90, 0.91), (980, 981 / 990), (1000, 0.991)])

@@ -10,6 +10,7 @@ from detectron2.config import get_cfg
 from torch import nn
 
 from rec_attend_d2 import add_rec_attend_config
+from rec_attend_d2.engine import optimization
 from rec_attend_d2.engine.optimization import build_lr_scheduler, build_optimizer, parameter_groups
 from rec_attend_d2.layers.step_norm import PerStepBatchNorm, SharedBatchNorm
 
@@ -22,8 +23,8 @@ def cfg():
     return cfg
 
 
-def test_adam_clips_and_places_epsilon_as_the_original(cfg):
-    cfg.SOLVER.ADAM_EPS = 1e-2
+def test_adam_clips_and_places_epsilon_as_the_original(cfg, monkeypatch):
+    monkeypatch.setattr(optimization, "_EPSILON", 1e-2)
     parameter = nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
     model = nn.ParameterList([parameter])
     optimizer = build_optimizer(cfg, model)

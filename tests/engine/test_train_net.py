@@ -10,7 +10,7 @@ import torch
 from pycocotools import mask as coco_mask
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-QUICK = "configs/quick_schedules"
+QUICK = "tests/configs"
 
 
 def train(run_tool, *arguments) -> str:
@@ -172,7 +172,7 @@ def test_given_angle_and_foreground_maps(run_tool, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config-file", "nowhere.yaml"], "--config-file names 'nowhere.yaml', which does not exist"),
+        (["--config-file", "nowhere.yaml"], "config file 'nowhere.yaml' does not exist"),
         (["DATASETS.TRAIN", "('rosetes_train',)"], "DATASETS.TRAIN names the data set 'rosetes_train'"),
         (["--eval-only", "MODEL.WEIGHTS", "nowhere.pth"], "MODEL.WEIGHTS names 'nowhere.pth', which does not exist"),
     ],

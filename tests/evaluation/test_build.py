@@ -210,9 +210,16 @@ class TestChoice:
         finally:
             MetadataCatalog.pop("tiny_typeless", None)
 
-    def test_a_builder_of_ones_own_gets_the_config(self, cfg, records, tmp_path, monkeypatch):
+    def test_an_evaluator_of_ones_own_gets_the_config(self, cfg, records, tmp_path, monkeypatch):
         calls = []
-        monkeypatch.setitem(build.DATASET_EVALUATORS, "coco", lambda *arguments: calls.append(arguments) or [])
+
+        class Own(BoxCountingEvaluator):
+            @classmethod
+            def from_config(cls, *arguments):
+                calls.append(arguments)
+                return cls(NAME)
+
+        monkeypatch.setitem(build.DATASET_EVALUATORS, "coco", (Own,))
         build_evaluator(cfg, NAME)
         assert calls == [(cfg, NAME, str(tmp_path / "inference" / NAME))]
 

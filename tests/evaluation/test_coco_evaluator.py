@@ -14,19 +14,20 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.utils import comm
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from miniature.coco import write_coco
+from rec_attend_d2.data.datasets.builtin import register_coco_subsets
 from rec_attend_d2.data.datasets.coco_files import register_coco
-from rec_attend_d2.data.datasets.coco_subsets import register_coco_subsets
-from rec_attend_d2.data.miniature.coco import write_coco
 from rec_attend_d2.evaluation import (
     AveragePrecisionEvaluator,
     ClassAgnosticBoxEvaluator,
     build_evaluator,
-    coco_evaluator,
 )
 from rec_attend_d2.evaluation.coco_evaluator import average_precision, load_truth
 
@@ -96,7 +97,7 @@ def run(evaluator, predictions: dict) -> dict[str, dict[str, float]]:
 class TestEqualToOthers:
     def test_to_pycocotools_own_summary(self, all_categories):
         predictions = noisy_predictions(all_categories)
-        results = run(AveragePrecisionEvaluator(all_categories, ("segm",)), predictions)["segm"]
+        results = run(AveragePrecisionEvaluator(all_categories), predictions)["segm"]
 
         detections = []
         for image_id, predicted in predictions.items():
@@ -119,9 +120,10 @@ class TestEqualToOthers:
     @pytest.mark.parametrize("limit", [11, 100])
     def test_to_detectron2_for_each_class(self, all_categories, task, limit):
         predictions = noisy_predictions(all_categories)
-        ours = AveragePrecisionEvaluator(all_categories, (task,), max_detections=limit)
+        truth = load_truth(all_categories)
+        detections = [d for image_id, found in predictions.items() for d in truth.detections(image_id, found)]
         theirs = COCOEvaluator(all_categories, (task,), max_dets_per_image=limit, use_fast_impl=False)
-        results, expected = run(ours, predictions)[task], run(theirs, predictions)[task]
+        results, expected = average_precision(truth, detections, task, limit), run(theirs, predictions)[task]
         assert list(results) == list(expected) == [*COCO_METRICS, "AP-person", "AP-bicycle", "AP-car", "AP-zebra"]
         assert results == pytest.approx(expected, nan_ok=True)
 
@@ -187,7 +189,7 @@ class TestLimit:
     def test_default_is_cocos_and_warns(self, many_objects, caplog):
         name, predictions = many_objects
         with caplog.at_level(logging.WARNING):
-            results = run(AveragePrecisionEvaluator(name, ("segm",)), predictions)
+            results = run(AveragePrecisionEvaluator(name), predictions)
         assert results["segm"]["AP"] == pytest.approx(100 * 67 / 101)
         assert "1 image(s) have more than 100 predictions" in caplog.text
         assert "TEST.DETECTIONS_PER_IMAGE" in caplog.text
@@ -195,13 +197,13 @@ class TestLimit:
     def test_no_warning_below_the_limit(self, many_objects, caplog):
         name, predictions = many_objects
         with caplog.at_level(logging.WARNING):
-            run(AveragePrecisionEvaluator(name, ("segm",), max_detections=150), predictions)
+            run(AveragePrecisionEvaluator(name, max_detections=150), predictions)
         assert caplog.text == ""
 
     @pytest.mark.parametrize("limit", [0, -1])
     def test_not_positive(self, many_objects, limit):
         with pytest.raises(ValueError, match="TEST.DETECTIONS_PER_IMAGE to at least 1"):
-            AveragePrecisionEvaluator(many_objects[0], ("segm",), max_detections=limit)
+            AveragePrecisionEvaluator(many_objects[0], max_detections=limit)
 
 
 # ---------------------------------------------------------------- category subsets
@@ -235,8 +237,8 @@ class TestSubset:
     @pytest.mark.parametrize("category", ["person", "zebra"])
     def test_perfect_predictions(self, tmp_path, category):
         name = f"coco_2017_val_{category}"
-        results = run(AveragePrecisionEvaluator(name, ("segm", "bbox"), str(tmp_path)), perfect_predictions(name))
-        assert results["segm"]["AP"] == results["bbox"]["AP"] == pytest.approx(100)
+        results = run(AveragePrecisionEvaluator(name, str(tmp_path)), perfect_predictions(name))
+        assert results["segm"]["AP"] == pytest.approx(100)
         assert list(results["segm"]) == COCO_METRICS
         entries = json.loads((tmp_path / "coco_instances_results.json").read_text())
         assert {entry["category_id"] for entry in entries} == {{"person": 1, "zebra": 24}[category]}
@@ -248,12 +250,12 @@ class TestSubset:
         mask = truth.coco.annToMask(crowd)
         assert len(predictions[100004]) == 0
         predictions[100004] = instances(mask[None], [1.0], [0])
-        assert run(AveragePrecisionEvaluator(name, ("segm",)), predictions)["segm"]["AP"] == pytest.approx(100)
+        assert run(AveragePrecisionEvaluator(name), predictions)["segm"]["AP"] == pytest.approx(100)
         predictions[100004] = instances(1 - mask[None], [1.0], [0])
-        assert run(AveragePrecisionEvaluator(name, ("segm",)), predictions)["segm"]["AP"] < 95
+        assert run(AveragePrecisionEvaluator(name), predictions)["segm"]["AP"] < 95
 
     def test_class_of_another_subset(self):
-        evaluator = AveragePrecisionEvaluator("coco_2017_val_zebra", ("segm",))
+        evaluator = AveragePrecisionEvaluator("coco_2017_val_zebra")
         with pytest.raises(ValueError, match=r"000000100001\.jpg' has class 1, but the data set's classes are 0 to 0"):
             run(evaluator, {100001: instances(np.ones((1, 96, 128)), [1.0], [1])})
 
@@ -281,21 +283,21 @@ class TestOddCases:
     def test_class_without_true_objects_is_nan_and_not_in_the_mean(self, many_objects):
         name, predictions = many_objects
         MetadataCatalog.get(name).thing_classes.append("stone")
-        results = run(AveragePrecisionEvaluator(name, ("segm",), max_detections=150), predictions)["segm"]
+        results = run(AveragePrecisionEvaluator(name, max_detections=150), predictions)["segm"]
         assert results["AP"] == results["AP-leaf"] == pytest.approx(100)
         assert math.isnan(results["AP-stone"])
 
     def test_an_image_of_two_processes_counts_once(self, many_objects, monkeypatch):
         name, predictions = many_objects
-        monkeypatch.setattr(coco_evaluator.comm, "gather", lambda values, dst: [values, dict(values)])
-        evaluator = AveragePrecisionEvaluator(name, ("segm",), max_detections=300)
+        monkeypatch.setattr(comm, "gather", lambda values, dst: [values, dict(values)])
+        evaluator = AveragePrecisionEvaluator(name, max_detections=300)
         assert run(evaluator, predictions)["segm"]["AP"] == pytest.approx(100)
 
     def test_only_the_main_process_has_results(self, many_objects, monkeypatch):
         name, predictions = many_objects
-        evaluator = AveragePrecisionEvaluator(name, ("segm",))
-        monkeypatch.setattr(coco_evaluator.comm, "gather", lambda values, dst: [])
-        monkeypatch.setattr(coco_evaluator.comm, "is_main_process", lambda: False)
+        evaluator = AveragePrecisionEvaluator(name)
+        monkeypatch.setattr(comm, "gather", lambda values, dst: [])
+        monkeypatch.setattr(comm, "is_main_process", lambda: False)
         assert run(evaluator, predictions) == {}
 
     def test_without_annotations_there_is_a_file_but_no_ap(self, miniature, all_categories, tmp_path, caplog):
@@ -303,18 +305,18 @@ class TestOddCases:
         del content["annotations"]
         (tmp_path / "image_info.json").write_text(json.dumps(content))
         predictions = perfect_predictions(all_categories)
-        register_coco("mini_test", str(tmp_path / "image_info.json"), str(miniature / "val2017"))
-        assert run(AveragePrecisionEvaluator("mini_test", ("segm",), str(tmp_path)), predictions) == {}
+        register_coco_instances("mini_test", {}, str(tmp_path / "image_info.json"), str(miniature / "val2017"))
+        assert run(AveragePrecisionEvaluator("mini_test", str(tmp_path)), predictions) == {}
         assert "'mini_test' has no annotations" in caplog.text
         entries = json.loads((tmp_path / "coco_instances_results.json").read_text())
         assert len(entries) == sum(map(len, predictions.values())) > 0
 
     def test_unknown_image(self, all_categories):
-        with pytest.raises(ValueError, match="image with image_id 7, which the data set does not have"):
-            run(AveragePrecisionEvaluator(all_categories, ("segm",)), {7: instances(np.zeros((0, 4, 4)), [], [])})
+        with pytest.raises(ValueError, match="image_id 7. is not in data set"):
+            run(AveragePrecisionEvaluator(all_categories), {7: instances(np.zeros((0, 4, 4)), [], [])})
 
     def test_wrong_size(self, all_categories):
-        evaluator = AveragePrecisionEvaluator(all_categories, ("segm",))
+        evaluator = AveragePrecisionEvaluator(all_categories)
         with pytest.raises(ValueError, match=r"000000100001\.jpg'.*\(128, 96\), but its original size is \(96, 128\)"):
             run(evaluator, {100001: instances(np.ones((1, 128, 96)), [1.0], [0])})
 

@@ -6,11 +6,11 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Instances
 
+from miniature.kitti import write_kitti
 from rec_attend_d2.data.datasets.builtin import register_builtin_datasets
 from rec_attend_d2.data.datasets.kitti import register_kitti
-from rec_attend_d2.data.miniature.kitti import write_kitti
 from rec_attend_d2.data.segmentation import annotation_mask
-from rec_attend_d2.evaluation.coverage_evaluator import CoverageEvaluator
+from rec_attend_d2.evaluation.counting_evaluator import CoverageEvaluator
 
 
 @pytest.fixture

@@ -12,15 +12,16 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
+from detectron2.utils import comm
 
+from miniature.cityscapes import write_cityscapes
 from rec_attend_d2 import add_rec_attend_config
 from rec_attend_d2.data.angle_map import angle_map
 from rec_attend_d2.data.cityscapes_scripts import cityscapes_module
 from rec_attend_d2.data.datasets import register_builtin_datasets
 from rec_attend_d2.data.datasets.cityscapes import LABEL_IDS, register_cityscapes
-from rec_attend_d2.data.miniature.cityscapes import write_cityscapes
-from rec_attend_d2.evaluation import build_evaluator, coco_evaluator
-from rec_attend_d2.evaluation.foreground_evaluator import ForegroundEvaluator, MapCounts, summarize_maps
+from rec_attend_d2.evaluation import build_evaluator
+from rec_attend_d2.evaluation.foreground_evaluator import ForegroundEvaluator
 
 NAME = "tiny_maps"
 SIZE = (8, 10)
@@ -274,7 +275,7 @@ def test_counts_are_small_and_gathered_once_for_each_image(records, monkeypatch)
         # The other process saw the last image too, and differently.
         return [{i: values[i] for i in (1, 2)}, {i: values[i] for i in (2, 3)}]
 
-    monkeypatch.setattr(coco_evaluator.comm, "gather", gather)
+    monkeypatch.setattr(comm, "gather", gather)
     results = run(ForegroundEvaluator(NAME, 1, BINS), outputs)
     assert results["foreground"] == {"IoU": 1, "angle_accuracy": 1}
     (counts,) = gathered
@@ -286,9 +287,11 @@ def test_counts_are_small_and_gathered_once_for_each_image(records, monkeypatch)
     assert [(c.angles, c.right_angles) for c in counts.values()] == [(36, 36), (24, 24), (0, 0)]
 
 
-def test_no_foreground_at_all_is_nan():
-    counts = [MapCounts(np.array([[80, 0], [0, 0]]), 0, 0)]
-    assert math.isnan(summarize_maps(counts, [], has_angles=False)["IoU"])
+def test_no_foreground_at_all_is_nan(records):
+    for record in records:
+        record["annotations"] = []
+    outputs = {i: {"sem_seg": torch.zeros(1, *foreground(i).shape)} for i in OBJECTS}
+    assert math.isnan(run(ForegroundEvaluator(NAME, 1, 0), outputs)["foreground"]["IoU"])
 
 
 def test_built_from_the_config(records, tmp_path):

@@ -9,8 +9,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode, Instances
 
-from rec_attend_d2.evaluation.counting_evaluator import CountingEvaluator
-from rec_attend_d2.evaluation.leaf_evaluator import LeafEvaluator
+from rec_attend_d2.evaluation.counting_evaluator import CountingEvaluator, LeafEvaluator
 
 NAME = "tiny_leaves"
 SIZE = (4, 10)

@@ -12,12 +12,12 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Instances
 
+from miniature.cvppp import write_cvppp_png
 from rec_attend_d2.data.datasets.builtin import register_builtin_datasets
 from rec_attend_d2.data.datasets.cvppp import register_cvppp
-from rec_attend_d2.data.miniature.cvppp import write_cvppp_png
 from rec_attend_d2.data.segmentation import annotation_mask
-from rec_attend_d2.evaluation.leaf_evaluator import LeafEvaluator
-from rec_attend_d2.evaluation.submission_cvppp import check, pack, score
+from rec_attend_d2.evaluation.counting_evaluator import LeafEvaluator
+from rec_attend_d2.evaluation.submission_cvppp import check, label_image, label_instances, label_problem, pack, score
 
 PLANTS = {"A1": 3, "A4": 2}
 TEST = "cvppp_all_test"
@@ -70,6 +70,45 @@ def change(path: Path, edit: Callable[[h5py.File], None]) -> None:
         zip_.writestr("answer.h5", content.getvalue())
 
 
+def strips(*ends: tuple[int, int]) -> np.ndarray:
+    """Masks [N, 1, 6] that are on from start to stop (exclusive)."""
+    masks = np.zeros((len(ends), 1, 6), dtype=bool)
+    for mask, (start, stop) in zip(masks, ends, strict=True):
+        mask[:, start:stop] = True
+    return masks
+
+
+class TestLabelImage:
+    @pytest.mark.parametrize(
+        ("ends", "scores", "expected"),
+        [
+            ([(0, 3), (3, 6)], [0.5, 0.9], [2, 2, 2, 1, 1, 1]),
+            ([(0, 4), (2, 6)], [0.5, 0.9], [2, 2, 1, 1, 1, 1]),
+            ([(0, 4), (2, 6)], [0.9, 0.5], [1, 1, 1, 1, 2, 2]),
+            ([(0, 4), (2, 6)], [0.7, 0.7], [1, 1, 1, 1, 2, 2]),
+            # The second is hidden by the first: there is no gap.
+            ([(0, 4), (1, 3), (4, 6)], [0.9, 0.8, 0.7], [1, 1, 1, 1, 2, 2]),
+            ([(0, 0), (1, 2)], [0.9, 0.8], [0, 1, 0, 0, 0, 0]),
+            ([], [], [0] * 6),
+        ],
+    )
+    def test_higher_scores_win_and_numbers_have_no_gap(self, ends, scores, expected):
+        labels = label_image(strips(*ends), np.array(scores))
+        assert labels.tolist() == [expected]
+
+    def test_there_and_back(self):
+        rng = np.random.default_rng(0)
+        labels = rng.integers(0, 5, (9, 11))
+        instances = label_instances(labels)
+        assert instances.image_size == (9, 11) and len(instances) == 4
+        again = label_image(instances.pred_masks.numpy(), instances.scores.numpy())
+        np.testing.assert_array_equal(again, labels)
+
+    def test_instances_of_an_empty_image(self):
+        instances = label_instances(np.zeros((2, 3), dtype=np.uint8))
+        assert len(instances) == 0 and instances.pred_masks.shape == (0, 2, 3)
+
+
 class TestPack:
     def test_layout(self, records, packed):
         with zipfile.ZipFile(packed) as zip_:
@@ -109,6 +148,16 @@ class TestPack:
         with zipfile.ZipFile(tmp_path / "a.zip") as zip_, h5py.File(io.BytesIO(zip_.read("answer.h5"))) as file:
             rows = file[f"A2/{record['plant']}/label"][:9, 0].tolist()
         assert rows == [2, 2, 2, 1, 1, 1, 1, 1, 0]
+
+    def test_number_of_instances(self, tmp_path):
+        record = {"file_name": "a.png", "image_id": 1, "height": 16, "width": 16, "subset": "A1", "plant": "p"}
+        DatasetCatalog.register("many", lambda: [record])
+        try:
+            pack(tmp_path / "a.zip", "many", [(1, label_instances(np.arange(256).reshape(16, 16)))])
+            with pytest.raises(ValueError, match=r"'a\.png' has 256 instances, but .* holds 255: raise the score"):
+                pack(tmp_path / "b.zip", "many", [(1, label_instances(np.arange(1, 257).reshape(16, 16)))])
+        finally:
+            DatasetCatalog.remove("many")
 
     def test_data_sets_of_other_images(self, tmp_path):
         DatasetCatalog.register("others", lambda: [{"file_name": "a.png", "image_id": 1, "height": 2, "width": 3}])
@@ -187,7 +236,8 @@ class TestCheck:
 
     def test_no_zip(self, records, packed):
         packed.write_bytes(b"no zip")
-        assert check(packed, TEST) == [f"{packed} is no zip file. Pack answer.h5 into one."]
+        (problem,) = check(packed, TEST)
+        assert problem.startswith(f"{packed} is no zip archive")
         assert check(packed.parent / "b.zip", TEST) == [f"{packed.parent / 'b.zip'} does not exist."]
 
     def test_answer_in_a_folder(self, records, packed):
@@ -207,6 +257,25 @@ class TestCheck:
         packed.write_bytes(content)
         (problem,) = check(packed, TEST)
         assert problem.startswith(f"{packed}: answer.h5 cannot be read (")
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        (np.array([[0, 1, 2, 2, 0, 3]], dtype=np.uint8), ""),
+        (np.zeros((1, 6), dtype=np.uint8), ""),
+        (np.ones((1, 6), dtype=np.uint8), ""),
+        (np.array([[0, 1, 1, 3, 4, 4]], dtype=np.uint8), "does not number its instances 1 to n: 2 is missing"),
+        (np.full((1, 6), 255, dtype=np.uint8), "does not number its instances 1 to n: 1 is missing"),
+        (np.ones((1, 6), dtype=np.uint16), "is uint16, but the format asks for uint8"),
+        (np.ones((1, 6), dtype=np.float32), "is float32, but the format asks for uint8"),
+        (np.ones((6, 1), dtype=np.uint8), "has the shape (6, 1), but the image is (1, 6) (height, width)"),
+        (np.ones((1, 6, 3), dtype=np.uint8), "has the shape (1, 6, 3), but the image is (1, 6) (height, width)"),
+        (np.array(3), "has the shape (), but the image is (1, 6) (height, width)"),
+    ],
+)
+def test_label_problem(labels, problem):
+    assert label_problem(labels, (1, 6)) == problem
 
 
 class TestScore:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from rec_attend_d2.config import load_config
 from rec_attend_d2.layers.step_norm import PerStepBatchNorm
-from rec_attend_d2.modeling import RecAttend
+from rec_attend_d2.modeling import RecurrentAttention
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "quick_schedules"
+CONFIGS = Path(__file__).resolve().parents[2] / "tests" / "configs"
 
 
 def randomize_norms(model: nn.Module) -> None:
@@ -43,7 +43,7 @@ def quick_model() -> Callable[..., nn.Module]:
 def images() -> Callable[..., Tensor]:
     """A function from a model and a number B to the same B images [B, 3, H, W] in [0, 1] every time."""
 
-    def make(model: RecAttend, count: int) -> Tensor:
+    def make(model: RecurrentAttention, count: int) -> Tensor:
         return torch.rand(count, 3, *model.image_size, generator=torch.Generator().manual_seed(1))
 
     return make

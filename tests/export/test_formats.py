@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from rec_attend_d2.export import (
-    EXPORT_FORMAT_REGISTRY,
+    EXPORT_FORMATS,
     ExportError,
     StopLoopModel,
     UnrolledModel,
@@ -20,6 +20,7 @@ from rec_attend_d2.export import (
     formats,
     trace,
 )
+from rec_attend_d2.modeling.steps import Feeder, StepInputs
 
 TOLERANCE = 1e-5
 KINDS = ["unrolled", "stop_loop"]
@@ -39,13 +40,14 @@ def examples(quick_model, images) -> dict[str, Example]:
     """The fast recipe unrolled, traced with one image; the paper's in a loop, whose norms differ between steps."""
     fast, paper = quick_model("fast"), quick_model("stage_c")
     batch = images(paper, 3)
-    first, second = paper.unroll(batch).scores[:, :2].T.tolist()
+    inputs = StepInputs(batch, torch.zeros_like(batch[:, 0]), paper.preprocessor(batch, []))
+    first = paper.step(inputs, Feeder()).score.tolist()
     # Image 0 stops at its first step, image 1 later; so the loop ends where the batch says.
     order = sorted(range(3), key=first.__getitem__)
     paper.stop_threshold = (first[order[0]] + first[order[1]]) / 2
     modules = {
         "unrolled": (UnrolledModel(fast, 1), images(fast, 3), 1),
-        "stop_loop": (StopLoopModel(paper), batch[order], 2),
+        "stop_loop": (StopLoopModel(paper, 3), batch[order], 2),
     }
     return {kind: Example(m, trace(m, batch[:count]), batch) for kind, (m, batch, count) in modules.items()}
 
@@ -59,7 +61,7 @@ def saved(examples, tmp_path_factory):
         if name == "onnx":
             for package in ("onnx", "onnxscript", "onnxruntime"):
                 pytest.importorskip(package, reason=f"ONNX export needs {package}")
-        form = EXPORT_FORMAT_REGISTRY.get(name)
+        form = EXPORT_FORMATS[name]
         path = folder / f"{kind}{form.suffix}"
         if not path.exists():
             form.save(examples[kind].program, path)
@@ -78,7 +80,7 @@ def test_the_loops_end_depends_on_the_images(examples):
 @pytest.mark.parametrize("name", ["torch_export", "onnx"])
 def test_the_file_is_like_the_original_for_any_number_of_images(kind, name, examples, saved):
     example = examples[kind]
-    run = EXPORT_FORMAT_REGISTRY.get(name).load(saved(kind, name))
+    run = EXPORT_FORMATS[name].load(saved(kind, name))
     result = compare(run, example.module.reference, example.images.split([1, 2]))
     assert result.images == 3
     assert ("steps" in result.differences) == (kind == "stop_loop")
@@ -131,7 +133,7 @@ def test_files_hold_no_paths_of_the_machine(saved):
 def test_missing_packages_are_a_clear_error(monkeypatch):
     monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(ExportError, match="Format 'onnx' needs onnxscript: pip install onnxscript"):
-        EXPORT_FORMAT_REGISTRY.get("onnx").check()
+        EXPORT_FORMATS["onnx"].check()
 
 
 def test_a_graph_that_onnx_cannot_hold_is_a_clear_error(examples, monkeypatch, tmp_path):
@@ -140,4 +142,4 @@ def test_a_graph_that_onnx_cannot_hold_is_a_clear_error(examples, monkeypatch, t
 
     monkeypatch.setattr(torch.onnx, "export", refuse)
     with pytest.raises(ExportError, match="cannot write this graph as ONNX.* no such operator"):
-        EXPORT_FORMAT_REGISTRY.get("onnx").save(examples["unrolled"].program, tmp_path / "model.onnx")
+        EXPORT_FORMATS["onnx"].save(examples["unrolled"].program, tmp_path / "model.onnx")

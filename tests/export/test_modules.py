@@ -7,35 +7,47 @@ import pytest
 import torch
 
 from rec_attend_d2.export import ExportError, StopLoopModel, UnrolledModel
+from rec_attend_d2.modeling.fast.claims import mask_pixels
+from rec_attend_d2.modeling.steps import Feeder, StepInputs, select
 
 OUTPUTS = ["masks", "scores", "centers", "sizes"]
 
 
-@pytest.mark.parametrize("name", ["stage_c", "fast"])
-def test_the_unrolled_model_is_the_original(name, quick_model, images):
-    model = quick_model(name)
+def first_inputs(model, batch: torch.Tensor) -> StepInputs:
+    return StepInputs(batch, torch.zeros_like(batch[:, 0]), model.preprocessor(batch, []))
+
+
+def test_the_unrolled_paper_model_is_the_original(quick_model, images):
+    model = quick_model("stage_c")
     batch = images(model, 2)
-    module = UnrolledModel(model)
+    module = UnrolledModel(model, 3)
     with torch.no_grad():
-        sequence = model.unroll(batch, model.preprocessor(batch, []))
+        steps = model.sequence(first_inputs(model, batch), Feeder()).steps
         outputs = module(batch)
+    boxes = steps.where.boxes
+    expected = dict(zip(OUTPUTS, (steps.cut.mask, steps.score, boxes.center, boxes.size), strict=True))
     assert list(outputs) == OUTPUTS
     for name, value in outputs.items():
-        assert torch.allclose(value, getattr(sequence, name), atol=1e-5), name
-        assert torch.equal(module.reference(batch)[name], getattr(sequence, name))
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5)
+        assert torch.equal(module.reference(batch)[name], expected[name])
 
 
-def test_the_number_of_steps_can_be_chosen_and_the_given_model_stays(quick_model, images):
+def test_the_unrolled_fast_model_is_the_original_one_by_one(quick_model, images):
     model = quick_model("fast")
-    outputs = UnrolledModel(model, 5).reference(images(model, 1))
-    height, width = model.image_size
-    assert {name: tuple(value.shape) for name, value in outputs.items()} == {
-        "masks": (1, 5, height, width),
-        "scores": (1, 5),
-        "centers": (1, 5, 2),
-        "sizes": (1, 5, 2),
-    }
-    assert (model.time_steps, model.max_steps) == (3, 5)
+    torch.nn.init.normal_(model.box_proposer.place.weight)
+    model.stop_threshold = 0.0
+    batch = images(model, 1)
+    outputs = UnrolledModel(model, 3)(batch)
+    model.box_proposer.objects_per_glance = 1
+    with torch.no_grad():
+        steps = [step for _, step in model.unroll(first_inputs(model, batch), 3, Feeder())]
+    for number, step in enumerate(steps):
+        torch.testing.assert_close(outputs["scores"][0, number], step.score[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(outputs["centers"][0, number], step.where.boxes.center[0], rtol=0, atol=1e-3)
+        pixels = mask_pixels(step.cut.patch_mask, step.where.boxes, model.image_size)
+        mask = torch.zeros(model.image_size).index_put((pixels.y, pixels.x), pixels.value)
+        torch.testing.assert_close(outputs["masks"][0, number], mask, rtol=0, atol=1e-4)
+    assert model.box_proposer.objects_per_glance == 1  # the export has a copy
 
 
 def test_classes_and_foreground_are_further_outputs(quick_model, images):
@@ -43,6 +55,7 @@ def test_classes_and_foreground_are_further_outputs(quick_model, images):
     outputs = UnrolledModel(model, 2).reference(images(model, 1))
     assert list(outputs) == [*OUTPUTS, "class_probabilities"]
     assert outputs["class_probabilities"].shape == (1, 2, 3)
+    assert outputs["masks"].shape == (1, 2, *model.image_size)
 
     model = quick_model("KITTI/stage_c")
     outputs = UnrolledModel(model, 2).reference(images(model, 1))
@@ -50,24 +63,38 @@ def test_classes_and_foreground_are_further_outputs(quick_model, images):
     assert outputs["foreground"].shape == (1, 1, *model.image_size)
 
 
-def test_the_stop_loops_reference_ends_with_zeros(quick_model, images):
-    model = quick_model("fast")
+@pytest.mark.parametrize("name", ["fast", "stage_c"])
+def test_the_stop_loops_reference_ends_with_zeros(name, quick_model, images):
+    model = quick_model(name)
     model.stop_threshold = 1.1  # no score is that high
-    outputs = StopLoopModel(model).reference(images(model, 2))
-    assert outputs["steps"] == 1
-    assert outputs["masks"].shape[1] == model.max_steps == 5
-    assert outputs["sizes"][:, 0].min() > 0
-    for name in OUTPUTS:
-        assert outputs[name][:, 1:].count_nonzero() == 0
+    outputs = StopLoopModel(model, 3).reference(images(model, 2))
+    assert outputs["steps"] == 1 and outputs["masks"].shape[1] == 3
+    assert outputs["sizes"][:, 0].min() > 0 and outputs["scores"].sum() == 0
+    for key in OUTPUTS:
+        assert outputs[key][:, 1:].count_nonzero() == 0
+
+
+def test_the_loop_finds_what_the_model_finds(quick_model, images):
+    model = quick_model("fast")
+    torch.nn.init.normal_(model.box_proposer.place.weight)
+    model.stop_threshold, model.box_proposer.objects_per_glance = 0.3, 1
+    batch = images(model, 2)
+    with torch.no_grad():
+        taken = model.unroll(first_inputs(model, batch), 4, Feeder(), stop=True)
+    outputs = StopLoopModel(model, 4).reference(batch)
+    assert outputs["steps"] == len(taken)
+    for number, (rows, step) in enumerate(taken):
+        claimed = outputs["scores"][:, number] > 0
+        assert claimed.nonzero()[:, 0].tolist() == select(torch.tensor(rows), step.claimed).tolist()
 
 
 @pytest.mark.parametrize(
     ("module", "name", "options", "steps", "message"),
     [
-        (UnrolledModel, "stage_b", [], None, "MODEL.META_ARCHITECTURE is 'RecAttendBoxProposer', but only the full"),
+        (UnrolledModel, "stage_b", [], 3, "MODEL.META_ARCHITECTURE is 'RecAttendBoxProposer', but only models that"),
         (UnrolledModel, "stage_c", [], 0, "0 steps finds nothing; give at least 1"),
         (UnrolledModel, "stage_c", [], 4, "4 steps are asked for, but with MODEL.REC_ATTEND.NORM 'per_step'"),
-        (StopLoopModel, "fast", ["MODEL.REC_ATTEND.TEST.STOP_EARLY", "False"], None, "TEST.STOP_EARLY is False"),
+        (StopLoopModel, "stage_c", ["MODEL.REC_ATTEND.TEST.STOP_EARLY", "False"], 3, "TEST.STOP_EARLY is False"),
         (
             UnrolledModel,
             "stage_c",
@@ -77,7 +104,7 @@ def test_the_stop_loops_reference_ends_with_zeros(quick_model, images):
                 "MODEL.REC_ATTEND.PREPROCESSOR.FOREGROUND_CLASSES",
                 "1",
             ],
-            None,
+            3,
             "PREPROCESSOR.NAME 'GivenMaps' takes its maps from annotations",
         ),
     ],
@@ -93,4 +120,4 @@ def test_a_pytorch_without_loops_is_a_clear_error(quick_model, monkeypatch):
     with pytest.raises(
         ExportError, match="cannot put a loop into a graph: update it, or export a fixed number of steps"
     ):
-        StopLoopModel(quick_model("fast"))
+        StopLoopModel(quick_model("fast"), 3)

@@ -15,7 +15,7 @@ from detectron2.modeling import build_model
 from rec_attend_d2.config import load_config
 from rec_attend_d2.prediction import Predictor
 
-QUICK = Path(__file__).resolve().parents[2] / "configs" / "quick_schedules"
+QUICK = Path(__file__).resolve().parents[2] / "tests" / "configs"
 
 
 @pytest.fixture

@@ -103,12 +103,13 @@ def test_the_callers_config_stays_and_the_device_is_there(quick_cfg, monkeypatch
     assert predictor.model.device.type == "cpu" and not predictor.model.training
 
 
-def test_steps_are_those_that_gave_the_instances(predictor, images):
-    seen, sequence = predictor.steps(predictor.prepare(images[1]))
-    assert seen.shape == (32, 64, 3) and seen.dtype == np.uint8
-    assert sequence.scores.shape == (1, 5)  # TEST.MAX_STEPS; the threshold 0 never stops
+def test_a_trace_is_of_the_steps_that_gave_the_instances(predictor, images):
+    trace = predictor.trace(predictor.prepare(images[1]))
+    assert trace.image.shape == (32, 64, 3) and trace.image.dtype == np.uint8
+    assert len(trace.found) == len(trace.steps) and trace.name == "glance"
     found = predictor(images[1]).instances
-    assert set(found.scores.tolist()) <= set(sequence.scores[0].tolist())
+    scores = [score for step in trace.steps for score in step.score.tolist()]
+    assert set(found.scores.tolist()) <= set(scores)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_what_cannot_predict_is_refused(quick_cfg, options, message):
 
 
 def test_stage_a_predicts_no_instances():
-    cfg = load_config(str(ROOT / "configs/quick_schedules/Cityscapes/stage_a.yaml"), ["MODEL.WEIGHTS", "a.pth"])
+    cfg = load_config(str(ROOT / "tests/configs/Cityscapes/stage_a.yaml"), ["MODEL.WEIGHTS", "a.pth"])
     with pytest.raises(ValueError, match="'RecAttendPreprocessor' predicts no instances"):
         Predictor(cfg)
 

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from rec_attend_d2.data.image_io import read_image, to_bgr
-from rec_attend_d2.prediction import (
+from rec_attend_d2.prediction.sources import (
     distinct_names,
     find_images,
-    frame_count,
-    frame_rate,
     image_frames,
+    known_property,
     open_video,
     open_webcam,
     video_frames,
@@ -100,7 +99,8 @@ def video(tmp_path) -> str:
 
 def test_frames_of_a_video(video):
     capture = open_video(video)
-    assert frame_rate(capture) == pytest.approx(12) and frame_count(capture) == 6
+    assert known_property(capture, cv2.CAP_PROP_FPS) == pytest.approx(12)
+    assert known_property(capture, cv2.CAP_PROP_FRAME_COUNT) == 6
     frames = list(video_frames(capture, video, lambda image, name: to_bgr(image, (), name)))
     assert [frame.number for frame in frames] == list(range(6))
     assert [frame.label for frame in frames][::5] == ["clip_000000", "clip_000005"]
@@ -116,7 +116,7 @@ def test_a_camera_that_does_not_know_its_rate(said):
         def get(self, key: int) -> float:
             return said
 
-    assert frame_rate(Camera()) == 30 and frame_count(Camera()) is None
+    assert known_property(Camera(), cv2.CAP_PROP_FPS) is None
 
 
 def test_what_is_no_video(tmp_path):

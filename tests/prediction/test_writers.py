@@ -11,23 +11,25 @@ import torch
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 from pycocotools.coco import COCO
+from tqdm import tqdm
 
 from rec_attend_d2.config import load_config
-from rec_attend_d2.prediction import (
+from rec_attend_d2.prediction import Prediction
+from rec_attend_d2.prediction.sources import Frame
+from rec_attend_d2.prediction.writers import (
     CocoResults,
     CountFile,
     CountTable,
-    Frame,
     Pictures,
-    Prediction,
     StepPictures,
     Video,
+    Writer,
+    draw_prediction,
     known_categories,
     picture_paths,
     video_path,
     write_predictions,
 )
-from rec_attend_d2.prediction.writers import draw_prediction
 
 HEIGHT, WIDTH = 321, 401  # odd, and large enough not to be magnified
 
@@ -186,7 +188,7 @@ def test_steps_are_drawn(tmp_path, predictor, images):
         assert gif.n_frames == 5  # TEST.MAX_STEPS
 
 
-class Recorder:
+class Recorder(Writer):
     """Keeps what it is given; after ``last`` predictions the user presses Ctrl-C."""
 
     def __init__(self, last: int = 100):
@@ -207,7 +209,9 @@ class Recorder:
 def test_every_frame_reaches_every_writer(predictor, images):
     frames = [Frame(image, f"{number}.png", str(number)) for number, image in enumerate(images)]
     first, second = Recorder(), Recorder()
-    totals = write_predictions(predictor, iter(frames), [first, second])
+    bar = tqdm()
+    totals = write_predictions(predictor, iter(frames), [first, second], bar)
+    assert bar.n == 3
     assert first.given == second.given == [(str(n), predictor(image).count) for n, image in enumerate(images)]
     assert first.closed and second.closed
     assert (totals.images, totals.objects, totals.interrupted) == (3, sum(count for _, count in first.given), False)
@@ -216,5 +220,5 @@ def test_every_frame_reaches_every_writer(predictor, images):
 def test_what_was_done_before_an_interrupt_is_written(predictor, images):
     frames = [Frame(image, f"{number}.png", str(number)) for number, image in enumerate(images)]
     recorder = Recorder(last=2)
-    totals = write_predictions(predictor, iter(frames), [recorder])
+    totals = write_predictions(predictor, iter(frames), [recorder], tqdm())
     assert totals.interrupted and recorder.closed and len(recorder.given) == 2

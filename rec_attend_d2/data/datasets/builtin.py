@@ -4,71 +4,92 @@ Registering reads and draws nothing; that happens when a data set is used.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from .cityscapes import register_cityscapes
 from .coco_files import load_coco
-from .coco_subsets import register_coco_subsets
 from .cvppp import register_cvppp
-from .file_trees import describe_contents
+from .file_trees import not_found
 from .kitti import register_kitti
 from .registration import register_lazily
 from .rosettes import ensure_rosettes
 
-# (root, json file, image folder, name) -> dataset dicts
-_Loader = Callable[[str, str, str, str], list[dict]]
-
-# Name of each nuclei split: annotation file and image folder below the root.
-_NUCLEI = {
-    "nuclei_train": ("nuclei/train.json", "nuclei/images"),
-    "nuclei_val": ("nuclei/val.json", "nuclei/images"),
-}
-_ROSETTES = {
-    "rosettes_train": ("rosettes/train.json", "rosettes/train"),
-    "rosettes_val": ("rosettes/val.json", "rosettes/val"),
-}
+# The paper's subsets of COCO 2017. Any other needs no code: a fourth part of an entry of DATASETS.COCO_FILES names it.
+_COCO_CATEGORIES = ("person", "zebra")
 
 
-def register_builtin_datasets(root: str | None = None) -> None:
+def register_builtin_datasets(root: str | os.PathLike | None = None) -> None:
     """Register the data sets of this project; a repeated call only moves them.
 
     Args:
         root: folder that holds them; default the value of DETECTRON2_DATASETS, or "datasets".
     """
-    root = os.path.expanduser(root or os.environ.get("DETECTRON2_DATASETS", "datasets"))
-    for name, (json_file, image_root) in _NUCLEI.items():
-        _register(name, root, json_file, image_root, ["nucleus"], _load_nuclei)
-    for name, (json_file, image_root) in _ROSETTES.items():
-        _register(name, root, json_file, image_root, ["leaf"], _load_rosettes)
-    for register in (register_cvppp, register_kitti, register_cityscapes, register_coco_subsets):
-        register(root)
+    folder = Path(root or os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
+    for register in (register_rosettes, register_nuclei, register_cvppp, register_kitti, register_cityscapes):
+        register(folder)
+    register_coco_subsets(folder)
 
 
-def _register(name: str, root: str, json_file: str, image_root: str, classes: list[str], load: _Loader) -> None:
-    json_path, image_path = os.path.join(root, json_file), os.path.join(root, image_root)
+def register_rosettes(root: Path) -> None:
+    """Register ``rosettes_train`` and ``rosettes_val``, which are drawn below ``root`` when they are used."""
+    for split in ("train", "val"):
+        folder = root / "rosettes"
+        prepare = partial(ensure_rosettes, root)
+        _register(f"rosettes_{split}", folder / f"{split}.json", folder / split, "leaf", prepare)
+
+
+def register_nuclei(root: Path) -> None:
+    """Register ``nuclei_train`` and ``nuclei_val``: ``nuclei/{train,val}.json`` and images in ``nuclei/images``."""
+    for split in ("train", "val"):
+        name, paths = f"nuclei_{split}", (root / "nuclei" / f"{split}.json", root / "nuclei" / "images")
+        _register(name, *paths, "nucleus", partial(_check_present, name, root / "nuclei", paths))
+
+
+def register_coco_subsets(root: str | os.PathLike) -> None:
+    """Register ``coco_2017_{train,val}_{person,zebra}``: COCO 2017 restricted to one category, as in the paper.
+
+    Args:
+        root: folder of all data sets. Expects ``coco/annotations/instances_{train,val}2017.json`` and the images in
+            ``coco/{train,val}2017``, which is what COCO's archives contain if unpacked in ``coco``.
+    """
+    folder = Path(root).expanduser() / "coco"
+    for split in ("train", "val"):
+        paths = (folder / "annotations" / f"instances_{split}2017.json", folder / f"{split}2017")
+        remedy = f"Unpack COCO's annotations_trainval2017.zip and {split}2017.zip in 'coco'. "
+        for category in _COCO_CATEGORIES:
+            name = f"coco_2017_{split}_{category}"
+            prepare = partial(_check_present, name, folder, paths, remedy)
+            _register(name, *paths, category, prepare, categories=(category,))
+
+
+def _check_present(name: str, folder: Path, paths: Sequence[Path], remedy: str = "") -> None:
+    for path in paths:
+        if not path.exists():
+            raise not_found(name, str(path.absolute()), folder, path.parent, remedy)
+
+
+def _register(
+    name: str,
+    json_file: Path,
+    image_root: Path,
+    class_name: str,
+    prepare: Callable[[], object],
+    categories: Sequence[str] = (),
+) -> None:
+    """Register a data set of one class in COCO format; ``prepare`` is called before it is read."""
+
+    def load() -> list[dict]:
+        prepare()
+        return load_coco(str(json_file), str(image_root), name, categories)
+
     register_lazily(
         name,
-        lambda: load(root, json_path, image_path, name),
-        json_file=json_path,
-        image_root=image_path,
+        load,
+        json_file=str(json_file),
+        image_root=str(image_root),
         evaluator_type="coco",
-        thing_classes=classes,
-        thing_dataset_id_to_contiguous_id={1: 0},
+        thing_classes=[class_name],
+        subset_categories=tuple(categories),
     )
-
-
-def _load_nuclei(root: str, json_file: str, image_root: str, name: str) -> list[dict]:
-    for path in (Path(json_file), Path(image_root)):
-        if not path.exists():
-            raise FileNotFoundError(
-                f"Data set '{name}' expects {path.absolute()}, which does not exist. {describe_contents(path.parent)} "
-                "Set the environment variable DETECTRON2_DATASETS to the folder that holds 'nuclei' (now "
-                f"{os.path.abspath(root)})."
-            )
-    return load_coco(json_file, image_root, name)
-
-
-def _load_rosettes(root: str, json_file: str, image_root: str, name: str) -> list[dict]:
-    ensure_rosettes(Path(root))
-    return load_coco(json_file, image_root, name)

@@ -8,7 +8,6 @@ Shapes: `H, W` size of an image in pixels, `R` runs of equal pixels.
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,13 +18,13 @@ from numpy.typing import NDArray
 
 from .cityscapes_files import (
     check_complete,
+    instance_ids_path,
     label_of,
     list_images,
-    list_truth,
     read_instance_ids,
     unscored_labels,
 )
-from .label_images import image_record
+from .label_images import check_size, image_record
 from .registration import register_lazily
 
 # Label ids, as the files and the test server use them, of the classes with instances. Class numbers count them from 0.
@@ -57,22 +56,6 @@ FINE, COARSE = "gtFine", "gtCoarse"
 _MAX_THREADS = 8
 
 
-@dataclass(frozen=True)
-class _Split:
-    images: str
-    truth: str | None
-    truth_type: str = FINE
-
-
-# Below the folder "cityscapes". The files in gtFine/test are dummies.
-_SPLITS = {
-    "train": _Split("leftImg8bit/train", "gtFine/train"),
-    "val": _Split("leftImg8bit/val", "gtFine/val"),
-    "test": _Split("leftImg8bit/test", None),
-    "train_extra": _Split("leftImg8bit/train_extra", "gtCoarse/train_extra", COARSE),
-}
-
-
 def register_cityscapes(root: str | os.PathLike) -> None:
     """Register ``rec_attend_cityscapes_train``, ``_val``, ``_test`` and ``_train_extra``; a repeated call moves them.
 
@@ -92,16 +75,17 @@ def register_cityscapes(root: str | os.PathLike) -> None:
         root: folder that holds "cityscapes".
     """
     base = Path(root).expanduser() / "cityscapes"
-    for split_name, split in _SPLITS.items():
-        name = f"rec_attend_cityscapes_{split_name}"
-        image_dir = base / split.images
-        gt_dir = base / split.truth if split.truth else None
+    for split in ("train", "val", "test", "train_extra"):
+        truth_type = COARSE if split == "train_extra" else FINE
+        image_dir = base / "leftImg8bit" / split
+        # The label files of the test split are dummies.
+        gt_dir = base / truth_type / split if split != "test" else None
         register_lazily(
-            name,
-            partial(load_cityscapes, image_dir, gt_dir, split.truth_type),
+            f"rec_attend_cityscapes_{split}",
+            partial(load_cityscapes, image_dir, gt_dir, truth_type),
             image_dir=str(image_dir),
             gt_dir=str(gt_dir) if gt_dir else None,
-            truth_type=split.truth_type,
+            truth_type=truth_type,
             evaluator_type="cityscapes_instance",
             thing_classes=list(LABEL_IDS),
             thing_dataset_id_to_contiguous_id=dict(_CLASS_NUMBERS),
@@ -133,7 +117,7 @@ def load_cityscapes(
     images = list_images(Path(image_dir))
     if gt_dir is None:
         return [image_record(path, stem) for stem, path in images.items()]
-    check_complete(images, list_truth(Path(gt_dir), truth_type), Path(gt_dir), truth_type)
+    check_complete(images, Path(gt_dir), truth_type)
     read = partial(_labelled_record, gt_dir=Path(gt_dir), truth_type=truth_type)
     # Decoding and comparing release Python's lock.
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
@@ -143,12 +127,7 @@ def load_cityscapes(
 def _labelled_record(stem: str, path: Path, gt_dir: Path, truth_type: str) -> dict:
     record = image_record(path, stem)
     ids = read_instance_ids(gt_dir, stem, truth_type)
-    size = (record["height"], record["width"])
-    if ids.shape != size:
-        raise ValueError(
-            f"The labels of {stem} in {gt_dir} are {ids.shape[0]} high and {ids.shape[1]} wide, but image {path} is "
-            f"{size[0]} high and {size[1]} wide. Restore the file that was changed."
-        )
+    check_size(ids, instance_ids_path(gt_dir, stem, truth_type), (record["height"], record["width"]), path)
     record.update(_describe(ids))
     if truth_type == COARSE:
         record["coarse"] = True

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..cityscapes_scripts import cityscapes_module, draw_instance_ids
 from .file_trees import describe_contents, is_archive
+from .label_images import read_pixels
 
 _STEM = r"(?P<stem>(?P<city>[^_]+)_\d{6}_\d{6})"
 _IMAGE_NAME = re.compile(_STEM + r"_leftImg8bit\.png")
@@ -45,25 +45,18 @@ def list_images(image_dir: Path) -> dict[str, Path]:
     return images
 
 
-def list_truth(gt_dir: Path, truth_type: str) -> list[str]:
-    """Sorted stems of the images of one split that have instance ids or polygons.
+def check_complete(images: Iterable[str], gt_dir: Path, truth_type: str) -> None:
+    """Raise a FileNotFoundError unless exactly the images of these stems have instance ids or polygons.
 
     Args:
+        images: stems.
         gt_dir: with the cities' folders.
         truth_type: "gtFine" or "gtCoarse", as in the files' names.
-
-    Raises:
-        FileNotFoundError: the folder is missing.
     """
     _require_folder(gt_dir)
     name = re.compile(_STEM + f"_{truth_type}_(instanceIds\\.png|polygons\\.json)")
     matches = (name.fullmatch(path.name) for path in gt_dir.glob("[!.]*/[!.]*"))
-    return sorted({match["stem"] for match in matches if match is not None})
-
-
-def check_complete(images: Iterable[str], truth: Iterable[str], gt_dir: Path, truth_type: str) -> None:
-    """Raise a FileNotFoundError unless ``images`` and ``truth`` are the same stems."""
-    image_stems, truth_stems = set(images), set(truth)
+    image_stems, truth_stems = set(images), {match["stem"] for match in matches if match is not None}
     unlabelled, imageless = sorted(image_stems - truth_stems), sorted(truth_stems - image_stems)
     if unlabelled:
         stem = unlabelled[0]
@@ -121,12 +114,7 @@ def read_label_png(path: Path) -> NDArray[np.uint16]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. Restore it from the archive.")
-    try:
-        with Image.open(path) as image:
-            mode, pixels = image.mode, np.array(image)
-    # Pillow raises a SyntaxError for some broken PNG files.
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} cannot be decoded ({error}). Restore it from the archive.") from error
+    mode, pixels = read_pixels(path)
     if mode not in _LABEL_MODES:
         raise ValueError(f"{path} has pixels of mode {mode}, expected one channel of 8 or 16 bit. Restore the file.")
     return pixels.astype(np.uint16)

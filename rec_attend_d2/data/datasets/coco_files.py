@@ -15,6 +15,7 @@ from detectron2.structures import BoxMode
 
 from ..segmentation import check_polygons, polygons_meet_image, rle_runs
 from .file_trees import describe_contents
+from .registration import register_lazily
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +58,13 @@ def register_coco(name: str, json_file: str, image_root: str, categories: Sequen
 
     The metadata's ``subset_categories`` tells evaluators which categories of ``json_file`` count; empty = all.
     """
-    DatasetCatalog.register(name, lambda: load_coco(json_file, image_root, name, categories))
-    MetadataCatalog.get(name).set(
-        json_file=json_file, image_root=image_root, evaluator_type="coco", subset_categories=tuple(categories)
+    register_lazily(
+        name,
+        lambda: load_coco(json_file, image_root, name, categories),
+        json_file=json_file,
+        image_root=image_root,
+        evaluator_type="coco",
+        subset_categories=tuple(categories),
     )
 
 
@@ -108,7 +113,7 @@ def load_coco(
             logger.warning(
                 f"{json_file}: pycocotools never matches annotation id 0, which lowers the AP. Count from 1."
             )
-        record = _check_annotation(annotation, records, class_numbers, json_file)
+        record = _check_annotation(annotation, records, json_file)
         record["annotations"].append(
             {
                 "id": annotation["id"],
@@ -130,7 +135,7 @@ def keep_categories(content: dict, names: Sequence[str], json_file: str) -> dict
     are left out.
 
     Args:
-        content: of a json in COCO's instances format.
+        content: of a json in COCO's instances format, whose annotations have known categories.
         names: of the categories.
         json_file: where ``content`` comes from, for errors.
 
@@ -138,7 +143,7 @@ def keep_categories(content: dict, names: Sequence[str], json_file: str) -> dict
         A new dict with the same keys; its items are those of ``content``.
 
     Raises:
-        ValueError: a name is unknown or repeated, no image is left, or an annotation has an unknown category.
+        ValueError: a name is unknown or repeated, or no image is left.
     """
     known = {category["name"] for category in content["categories"]}
     unknown = [name for name in names if name not in known]
@@ -147,11 +152,7 @@ def keep_categories(content: dict, names: Sequence[str], json_file: str) -> dict
             f"{json_file} is to be restricted to the categories {list(names)}. Name each once, and choose from: "
             f"{', '.join(sorted(known))}."
         )
-    all_ids = {category["id"] for category in content["categories"]}
     kept_ids = {category["id"] for category in content["categories"] if category["name"] in names}
-    for annotation in content["annotations"]:
-        if annotation["category_id"] not in all_ids:
-            raise ValueError(_unknown_category(f"{json_file}: annotation {annotation['id']}", annotation))
     annotations = [annotation for annotation in content["annotations"] if annotation["category_id"] in kept_ids]
     image_ids = {annotation["image_id"] for annotation in annotations}
     if not image_ids:
@@ -162,13 +163,6 @@ def keep_categories(content: dict, names: Sequence[str], json_file: str) -> dict
         "annotations": annotations,
         "categories": [category for category in content["categories"] if category["id"] in kept_ids],
     }
-
-
-def _unknown_category(where: str, annotation: dict) -> str:
-    return (
-        f"{where} has category_id {annotation['category_id']}, which is not in 'categories'. Add the category, or "
-        "correct the annotation."
-    )
 
 
 def _check_same(name: str, json_file: str, image_root: str, categories: tuple[str, ...]) -> None:
@@ -207,6 +201,13 @@ def _read_json(json_file: str, image_root: str) -> dict:
     for key in ("images", "categories"):
         if not content[key]:
             raise ValueError(f"{json_file} has an empty list '{key}'. At least one entry is needed.")
+    known = {category["id"] for category in content["categories"]}
+    for annotation in content["annotations"]:
+        if annotation["category_id"] not in known:
+            raise ValueError(
+                f"{json_file}: annotation {annotation['id']} has category_id {annotation['category_id']}, which is not "
+                "in 'categories'. Add the category, or correct the annotation."
+            )
     return content
 
 
@@ -238,7 +239,7 @@ def _check_image(image: dict, json_file: str, image_root: str) -> None:
         )
 
 
-def _check_annotation(annotation: dict, records: dict, class_numbers: dict, json_file: str) -> dict:
+def _check_annotation(annotation: dict, records: dict, json_file: str) -> dict:
     """Check one annotation; returns the record of its image."""
     record = records.get(annotation["image_id"])
     if record is None:
@@ -247,8 +248,6 @@ def _check_annotation(annotation: dict, records: dict, class_numbers: dict, json
             " Add the image or remove the annotation."
         )
     where = f"{json_file}: annotation {annotation['id']} of image {record['file_name']}"
-    if annotation["category_id"] not in class_numbers:
-        raise ValueError(_unknown_category(where, annotation))
     if not _touches_image(annotation["segmentation"], record["height"], record["width"], where):
         raise ValueError(f"{where} has no pixel inside the image. Correct its segmentation or remove the annotation.")
     return record

@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from .cvppp_h5 import extract_h5
-from .file_trees import describe_contents
+from .file_trees import describe_contents, not_found
 from .label_images import add_annotations, image_record
 from .registration import register_lazily
 
@@ -145,11 +145,8 @@ def _find_subset(name: str, folder: Path, part: _Part, subset: str) -> Path:
     present = [folder / candidate for candidate in part.folders if (folder / candidate).is_dir()]
     if images is not None:
         present.append(candidates[-1].parent)
-    raise FileNotFoundError(
-        f"Data set '{name}' expects the folder {candidates[0].absolute()}, or {part.images}.h5 with {subset} in "
-        f"{folder.absolute()}. {describe_contents(present[0] if present else folder)} Set the environment variable "
-        f"DETECTRON2_DATASETS to the folder that holds 'cvppp' (now {folder.parent.absolute()})."
-    )
+    what = f"the folder {candidates[0].absolute()}, or {part.images}.h5 with {subset} in {folder.absolute()}"
+    raise not_found(name, what, folder, present[0] if present else folder)
 
 
 def _find_h5(folder: Path, stem: str) -> Path | None:

@@ -9,20 +9,16 @@ Layout of the files as published:
 A label that lies beside the rgb in the images' file is read as well.
 """
 
-import json
 import logging
-import shutil
-import tempfile
 from pathlib import Path
 
 import h5py
 import numpy as np
-from iopath.common.file_io import file_lock
 from PIL import Image
 
-logger = logging.getLogger(__name__)
+from .file_trees import write_folder_once
 
-_MARKER = "extracted_from.json"
+logger = logging.getLogger(__name__)
 
 
 def extract_h5(images: Path, truth: Path | None) -> Path:
@@ -43,48 +39,17 @@ def extract_h5(images: Path, truth: Path | None) -> Path:
         OSError: the folder cannot be written.
     """
     folder = images.with_name(f"{images.stem}_png")
-    marker = _marker(images, truth)
-    if _is_current(folder, marker):
-        return folder
-    try:
-        with file_lock(str(folder)):
-            if not _is_current(folder, marker):
-                _replace(folder, images, truth, marker)
-    except OSError as error:
-        raise OSError(
-            f"{images} cannot be unpacked to {folder}: {error}. Make room there, or move the data set to a folder you "
-            "can write to."
-        ) from error
-    return folder
-
-
-def _marker(images: Path, truth: Path | None) -> dict[str, list[int]]:
-    """Name, bytes and time of the files, by which a change is found."""
+    # Name, bytes and time of the files, by which a change is found.
     states = {path.name: path.stat() for path in (images, truth) if path is not None}
-    return {name: [state.st_size, state.st_mtime_ns] for name, state in states.items()}
+    marker = {name: [state.st_size, state.st_mtime_ns] for name, state in states.items()}
 
-
-def _is_current(folder: Path, marker: dict) -> bool:
-    path = folder / _MARKER
-    return path.is_file() and json.loads(path.read_text()) == marker
-
-
-def _replace(folder: Path, images: Path, truth: Path | None, marker: dict) -> None:
-    """Unpack into a folder beside ``folder`` and put it in its place."""
-    if folder.exists() and not (folder / _MARKER).is_file():
-        raise ValueError(f"{folder} is where {images.name} is unpacked to, but holds something else. Move it away.")
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        fresh.chmod(0o755)
+    def write(fresh: Path) -> None:
         logger.info(f"Unpacking {images} to {folder}, once.")
         count = _write_plants(fresh, images, truth)
-        (fresh / _MARKER).write_text(json.dumps(marker))
-        if folder.exists():
-            shutil.rmtree(folder)
-        fresh.rename(folder)
         logger.info(f"Unpacked {count} images to {folder}.")
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+
+    write_folder_once(folder, "extracted_from.json", marker, write)
+    return folder
 
 
 def _write_plants(folder: Path, images: Path, truth: Path | None) -> int:
@@ -95,11 +60,19 @@ def _write_plants(folder: Path, images: Path, truth: Path | None) -> int:
             if not isinstance(plants, h5py.Group):
                 raise ValueError(f"{images}: '{subset}' is no group of plants. Groups A1 to A5 are expected.")
             (folder / subset).mkdir()
-            for plant, group in plants.items():
+            for plant in plants:
                 key = f"{subset}/{plant}"
-                _write_image(folder / subset / f"{plant}_rgb.png", group, images, key)
+                rgb = _read(image_file, f"{key}/rgb")
+                if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] not in (3, 4):
+                    raise _wrong_array(images, f"{key}/rgb", rgb, "uint8 [H, W, 3 or 4] is")
+                Image.fromarray(rgb).save(folder / subset / f"{plant}_rgb.png")
                 if f"{key}/label" in truth_file:
-                    _write_label(folder / subset / f"{plant}_label.png", truth_file[key], truth or images, key)
+                    label = _read(truth_file, f"{key}/label")
+                    if label.ndim != 2 or label.dtype.kind not in "iu" or label.min() < 0 or label.max() > 65535:
+                        expected = "whole numbers from 0 to 65535 of shape [H, W] are"
+                        raise _wrong_array(truth or images, f"{key}/label", label, expected)
+                    depth = np.uint8 if label.max() < 256 else np.uint16
+                    Image.fromarray(label.astype(depth)).save(folder / subset / f"{plant}_label.png")
                 count += 1
     return count
 
@@ -111,31 +84,12 @@ def _open(path: Path) -> h5py.File:
         raise ValueError(f"{path} cannot be read as HDF5 ({error}). The file is damaged; download it again.") from error
 
 
-def _write_image(path: Path, group: h5py.Group, source: Path, key: str) -> None:
-    rgb = _read(group, "rgb", source, key)
-    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] not in (3, 4):
-        raise ValueError(
-            f"{source}: '{key}/rgb' is {rgb.dtype} of shape {rgb.shape}, but uint8 [H, W, 3 or 4] is expected."
-        )
-    Image.fromarray(rgb).save(path)
-
-
-def _write_label(path: Path, group: h5py.Group, source: Path, key: str) -> None:
-    label = _read(group, "label", source, key)
-    if label.ndim != 2 or label.dtype.kind not in "iu" or label.min() < 0 or label.max() > 65535:
-        raise ValueError(
-            f"{source}: '{key}/label' is {label.dtype} of shape {label.shape}, but whole numbers from 0 to 65535 of "
-            "shape [H, W] are expected."
-        )
-    depth = np.uint8 if label.max() < 256 else np.uint16
-    Image.fromarray(label.astype(depth)).save(path)
-
-
-def _read(group: h5py.Group, name: str, source: Path, key: str) -> np.ndarray:
-    if not isinstance(group, h5py.Group) or not isinstance(group.get(name), h5py.Dataset):
-        found = sorted(group) if isinstance(group, h5py.Group) else "an array"
-        raise ValueError(f"{source}: '{key}' has no '{name}', only {found}. Download the file again.")
+def _read(file: h5py.File, key: str) -> np.ndarray:
     try:
-        return group[name][()]
-    except OSError as error:
-        raise ValueError(f"{source}: '{key}/{name}' is damaged ({error}). Download the file again.") from error
+        return np.asarray(file[key])
+    except (KeyError, OSError) as error:
+        raise ValueError(f"{file.filename}: '{key}' cannot be read ({error}). Download the file again.") from error
+
+
+def _wrong_array(source: Path, key: str, array: np.ndarray, expected: str) -> ValueError:
+    return ValueError(f"{source}: '{key}' is {array.dtype} of shape {array.shape}, but {expected} expected.")

@@ -16,7 +16,7 @@ no test server: the test set has labels.
 from functools import partial
 from pathlib import Path
 
-from .file_trees import describe_contents
+from .file_trees import not_found
 from .label_images import add_annotations, image_record
 from .registration import register_lazily
 
@@ -49,11 +49,9 @@ def register_kitti(root: str | Path) -> None:
 
 def _load(name: str, folder: Path, list_name: str, label_folder: str) -> list[dict]:
     list_path = folder / list_name
-    if not list_path.is_file():
-        raise _not_found(name, folder, f"the file {list_path.absolute()}")
-    for needed in ("images", label_folder):
-        if not (folder / needed).is_dir():
-            raise _not_found(name, folder, f"the folder {(folder / needed).absolute()}")
+    for kind, path in (("file", list_path), ("folder", folder / "images"), ("folder", folder / label_folder)):
+        if not path.exists():
+            raise not_found(name, f"the {kind} {path.absolute()}", folder)
     numbers = _read_numbers(list_path)
     image_paths = [folder / "images" / f"{number:06d}.png" for number in numbers]
     label_paths = [folder / label_folder / f"{number:06d}.png" for number in numbers]
@@ -67,13 +65,6 @@ def _load(name: str, folder: Path, list_name: str, label_folder: str) -> list[di
     records = [image_record(path, path.stem) for path in image_paths]
     add_annotations(records, label_paths)
     return records
-
-
-def _not_found(name: str, folder: Path, what: str) -> FileNotFoundError:
-    return FileNotFoundError(
-        f"Data set '{name}' expects {what}, which does not exist. {describe_contents(folder)} Set the environment "
-        f"variable DETECTRON2_DATASETS to the folder that holds 'kitti' (now {folder.parent.absolute()})."
-    )
 
 
 def _read_numbers(path: Path) -> list[int]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pycocotools.mask as mask_util
 from numpy.typing import NDArray
 
 from ..image_io import decode_image
+from .label_images import coco_object
 from .label_sources import Source
 
 # What can be done with an object of several pieces that do not touch.
@@ -82,17 +82,6 @@ def components(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
     return [mask] if count == 2 else [labels == number for number in range(1, count)]
 
 
-def coco_object(mask: NDArray[np.bool_]) -> dict:
-    """Annotation in COCO's format, without ids and category, of an object's pixels [H, W], at least one."""
-    rle = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {
-        "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
-        "area": int(mask_util.area(rle)),
-        "bbox": mask_util.toBbox(rle).tolist(),
-        "iscrowd": 0,
-    }
-
-
 def check_pieces(images: Sequence[ConvertedImage]) -> None:
     """Raise a ValueError if label images look like binary masks, semantic classes or smoothed drawings.
 
@@ -140,8 +129,11 @@ def split_images(
     return training, [images[index] for index in sorted(chosen)]
 
 
-def coco_content(images: Sequence[ConvertedImage], category: str) -> dict:
-    """The json in COCO's instances format; all objects are of one category, and ids count from 1."""
+def write_coco(images: Sequence[ConvertedImage], category: str, path: Path) -> None:
+    """Write the json in COCO's instances format, for which folders that are missing are made.
+
+    All objects are of one category, and ids count from 1.
+    """
     content: dict = {"images": [], "annotations": [], "categories": [{"id": 1, "name": category}]}
     for number, image in enumerate(images, start=1):
         height, width = image.size
@@ -150,13 +142,8 @@ def coco_content(images: Sequence[ConvertedImage], category: str) -> dict:
         for annotation in image.objects:
             ids = {"id": len(content["annotations"]) + 1, "image_id": number, "category_id": 1}
             content["annotations"].append({**ids, **annotation})
-    return content
-
-
-def write_coco(images: Sequence[ConvertedImage], category: str, path: Path) -> None:
-    """Write the json of :func:`coco_content`; its folder is made where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(coco_content(images, category)), encoding="utf-8")
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def summary(images: Sequence[ConvertedImage]) -> str:

@@ -23,7 +23,6 @@ _COLOUR_MODES = ("RGB", "RGBA")
 # Value, or (red, green, blue).
 Background = int | tuple[int, int, int]
 _FILES_SHOWN = 5
-_NUMBERS_SHOWN = 5
 
 
 def image_record(path: Path, image_id: str) -> dict:
@@ -120,24 +119,29 @@ def instance_values(labels: NDArray[np.int32], path: Path, limit: int = _MAX_INS
     return values
 
 
-def missing_numbers(values: NDArray[np.int32]) -> list[int]:
-    """The first numbers from 1 on that ``values`` [N], sorted, leaves out below its largest; at most five."""
-    # Labels may be large; the first gaps come before this number.
-    end = min(int(values.max(initial=0)), len(values) + _NUMBERS_SHOWN)
-    return np.setdiff1d(np.arange(1, end + 1), values)[:_NUMBERS_SHOWN].tolist()
+def check_size(labels: NDArray, path: Path, size: tuple[int, int], image: str | Path) -> None:
+    """Raise a ValueError unless the label file ``path`` with ``labels`` [H, W] has the ``size`` (H, W) of its image."""
+    if labels.shape != size:
+        raise ValueError(
+            f"Label image {path} is {labels.shape[0]} high and {labels.shape[1]} wide, but its image {image} is "
+            f"{size[0]} high and {size[1]} wide. Replace one of them."
+        )
+
+
+def coco_object(mask: NDArray[np.bool_]) -> dict:
+    """Annotation in COCO's format, without ids and category, of an object's pixels [H, W], at least one."""
+    rle = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {
+        "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
+        "area": int(mask_util.area(rle)),
+        "bbox": mask_util.toBbox(rle).tolist(),
+        "iscrowd": 0,
+    }
 
 
 def mask_annotation(mask: NDArray[np.bool_]) -> dict:
-    """Annotation of class 0 from the pixels [H, W] of an object, at least one."""
-    rle = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
-    left, top, width, height = mask_util.toBbox(rle).tolist()
-    return {
-        "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
-        "bbox": [left, top, left + width, top + height],
-        "bbox_mode": BoxMode.XYXY_ABS,
-        "category_id": 0,
-        "iscrowd": 0,
-    }
+    """Detectron2's annotation of class 0 from the pixels [H, W] of an object, at least one."""
+    return {**coco_object(mask), "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
 
 
 def add_annotations(records: Sequence[dict], label_paths: Sequence[Path]) -> None:
@@ -156,17 +160,12 @@ def add_annotations(records: Sequence[dict], label_paths: Sequence[Path]) -> Non
     with_gaps = []
     for record, path in zip(records, label_paths, strict=True):
         labels = read_label_image(path)
-        size = (record["height"], record["width"])
-        if labels.shape != size:
-            raise ValueError(
-                f"Label image {path} is {labels.shape[0]} high and {labels.shape[1]} wide, but its image "
-                f"{record['file_name']} is {size[0]} high and {size[1]} wide. Replace one of them."
-            )
+        check_size(labels, path, (record["height"], record["width"]), record["file_name"])
         values = instance_values(labels, path)
         record["annotations"] = [mask_annotation(labels == value) for value in values]
-        missing = missing_numbers(values)
-        if missing:
-            with_gaps.append(f"{path} (without {', '.join(map(str, missing))})")
+        missing = np.setdiff1d(np.arange(1, len(values) + 1), values)
+        if len(missing):
+            with_gaps.append(f"{path} (without {missing[0]})")
     if with_gaps:
         logger.warning(
             f"{len(with_gaps)} of {len(records)} label images have gaps in their numbering, which is allowed. "

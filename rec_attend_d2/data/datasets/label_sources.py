@@ -9,13 +9,12 @@ Shapes: `H, W` image size in pixels.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .file_trees import describe_contents
-from .label_images import Background, instance_values, read_label_image, read_pixels
+from .label_images import Background, check_size, instance_values, read_label_image, read_pixels
 
 _LOSSY_ENDINGS = (".jpg", ".jpeg")
 _IMAGE_ENDINGS = (".png", ".tif", ".tiff", ".bmp", *_LOSSY_ENDINGS)
@@ -26,68 +25,52 @@ _NAMES_SHOWN = 3
 UNLABELED = ("refuse", "empty", "skip")
 
 
-class Source(Protocol):
-    """An image, and what its objects are read from."""
-
-    @property
-    def image(self) -> Path:
-        """The image file."""
-
-    def masks(self, size: tuple[int, int]) -> Iterator[NDArray]:
-        """The pixels of each object, bool [H, W], at least one; none for an image without objects.
-
-        Args:
-            size: (H, W) of the image.
-
-        Raises:
-            ValueError: a label file is damaged, of a wrong kind or not of this size; the message names it.
-        """
-
-
 @dataclass(frozen=True)
 class LabelImage:
-    """A label image, in which every value or colour but the background's is an object; None = there are no objects."""
+    """An image with a label image, whose values or colours but the background are objects; None = there are none."""
 
     image: Path
     labels: Path | None
     background: Background = 0
 
     def masks(self, size: tuple[int, int]) -> Iterator[NDArray]:
-        """See :class:`Source`."""
+        """The pixels of each object, bool [H, W], at least one.
+
+        Args:
+            size: (H, W) of the image.
+
+        Raises:
+            ValueError: the label file is damaged, of a wrong kind or not of this size; the message names it.
+        """
         if self.labels is None:
             return
         labels = read_label_image(self.labels, self.background)
-        _check_size(labels, self.labels, size, self.image)
+        check_size(labels, self.labels, size, self.image)
         for value in instance_values(labels, self.labels, _MAX_INSTANCES):
             yield labels == value
 
 
 @dataclass(frozen=True)
 class MaskFiles:
-    """A mask file for each object, which is where the file isn't black."""
+    """An image with a mask file for each object, which is where the file isn't black."""
 
     image: Path
     files: tuple[Path, ...]
 
     def masks(self, size: tuple[int, int]) -> Iterator[NDArray]:
-        """See :class:`Source`."""
+        """As of :class:`LabelImage`."""
         for path in self.files:
             mode, pixels = read_pixels(path)
             if pixels.ndim == 3:
                 # The last channel of these modes is opacity.
                 pixels = np.any(pixels[..., :-1] if mode in ("RGBA", "LA") else pixels, axis=2)
-            _check_size(pixels, path, size, self.image)
+            check_size(pixels, path, size, self.image)
             if not pixels.any():
                 raise ValueError(f"Mask {path} is black: it shows no object. Remove it, or restore it.")
             yield pixels != 0
 
 
-def _check_size(labels: NDArray, path: Path, size: tuple[int, int], image: Path) -> None:
-    if labels.shape != size:
-        raise ValueError(
-            f"Labels {path} are {labels.shape[0]} high and {labels.shape[1]} wide, but their image {image} is {size[0]}"
-            f" high and {size[1]} wide. Replace one of them."
-        )
+Source = LabelImage | MaskFiles
 
 
 @dataclass(frozen=True)

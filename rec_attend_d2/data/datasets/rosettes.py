@@ -7,16 +7,14 @@ Shapes: `N` leaves, `S` side of the image in pixels.
 
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pycocotools.mask as mask_util
-from iopath.common.file_io import file_lock
 from numpy.typing import NDArray
 
+from .file_trees import write_folder_once
+from .label_images import coco_object
 from .rosette_drawing import (
     MAX_LEAVES,
     Leaf,
@@ -93,50 +91,16 @@ def ensure_rosettes(root: str | os.PathLike) -> Path:
         OSError: ``root`` cannot be written to.
     """
     folder = Path(root) / "rosettes"
-    if _is_current(folder):
-        return folder
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock(str(folder)):
-            if not _is_current(folder):
-                _replace(folder)
-    except OSError as error:
-        raise OSError(
-            f"The data set 'rosettes' cannot be drawn into {folder.absolute()}: {error}. Set DETECTRON2_DATASETS to a "
-            "folder you can write to."
-        ) from error
+    marker = {"version": VERSION, "seed": SEED, "images": IMAGES_PER_SPLIT, "size": IMAGE_SIZE}
+    write_folder_once(folder, "version.json", marker, _write_splits)
     return folder
 
 
-def _marker() -> dict:
-    return {"version": VERSION, "seed": SEED, "images": IMAGES_PER_SPLIT, "size": IMAGE_SIZE}
-
-
-def _is_current(folder: Path) -> bool:
-    marker = folder / "version.json"
-    return marker.is_file() and json.loads(marker.read_text()) == _marker()
-
-
-def _replace(folder: Path) -> None:
-    """Draw into a folder beside ``folder`` and put it in its place."""
-    if folder.exists() and not (folder / "version.json").is_file():
-        raise ValueError(
-            f"{folder.absolute()} exists, but is not the data set this project draws. Move it away, or set "
-            "DETECTRON2_DATASETS to another folder."
-        )
-    fresh = Path(tempfile.mkdtemp(prefix=".rosettes-", dir=folder.parent))
-    try:
-        fresh.chmod(0o755)
-        first = 0
-        for split, count in IMAGES_PER_SPLIT.items():
-            _write_split(fresh, split, range(first, first + count))
-            first += count
-        (fresh / "version.json").write_text(json.dumps(_marker()))
-        if folder.exists():
-            shutil.rmtree(folder)
-        fresh.rename(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+def _write_splits(folder: Path) -> None:
+    first = 0
+    for split, count in IMAGES_PER_SPLIT.items():
+        _write_split(folder, split, range(first, first + count))
+        first += count
 
 
 def _write_split(folder: Path, split: str, indices: range) -> None:
@@ -150,7 +114,8 @@ def _write_split(folder: Path, split: str, indices: range) -> None:
             raise OSError(f"{folder / split / file_name} could not be written")
         images.append({"id": index + 1, "file_name": file_name, "height": IMAGE_SIZE, "width": IMAGE_SIZE})
         for mask in masks:
-            annotations.append(_coco_annotation(mask, image_id=index + 1, annotation_id=len(annotations) + 1))
+            ids = {"id": len(annotations) + 1, "image_id": index + 1, "category_id": 1}
+            annotations.append({**ids, **coco_object(mask)})
     content = {
         "info": {"description": f"Drawn plant rosettes, version {VERSION}"},
         "images": images,
@@ -158,16 +123,3 @@ def _write_split(folder: Path, split: str, indices: range) -> None:
         "categories": [{"id": 1, "name": "leaf"}],
     }
     (folder / f"{split}.json").write_text(json.dumps(content))
-
-
-def _coco_annotation(mask: NDArray[np.bool_], image_id: int, annotation_id: int) -> dict:
-    rle = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {
-        "id": annotation_id,
-        "image_id": image_id,
-        "category_id": 1,
-        "iscrowd": 0,
-        "area": int(mask.sum()),
-        "bbox": mask_util.toBbox(rle).tolist(),
-        "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
-    }

@@ -2,12 +2,14 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from miniature.coco import write_coco as write_miniature
 from rec_attend_d2.data.datasets import rosettes
-from rec_attend_d2.data.datasets.builtin import register_builtin_datasets
+from rec_attend_d2.data.datasets.builtin import register_builtin_datasets, register_coco_subsets
 
 NAMES = ["nuclei_train", "nuclei_val", "rosettes_train", "rosettes_val"]
 
@@ -75,3 +77,61 @@ def test_missing_nuclei(tmp_path):
     expected = tmp_path / "nuclei" / "images"
     with pytest.raises(FileNotFoundError, match=rf"expects {expected}, .*nuclei holds val\.json\. .*{remedy}"):
         DatasetCatalog.get("nuclei_val")
+
+
+COCO_NAMES = [f"coco_2017_{split}_{category}" for split in ("train", "val") for category in ("person", "zebra")]
+
+
+@pytest.fixture(scope="module")
+def coco_root(tmp_path_factory) -> Path:
+    """Folder of all data sets with the miniature of COCO."""
+    return write_miniature(tmp_path_factory.mktemp("datasets"), images=5).parent
+
+
+def test_coco_is_registered_lazily_and_moved_by_a_repeated_call(coco_root, tmp_path):
+    register_coco_subsets(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []
+    assert set(COCO_NAMES) <= set(DatasetCatalog.list())
+    metadata = MetadataCatalog.get("coco_2017_val_zebra")
+    assert (metadata.thing_classes, metadata.subset_categories) == (["zebra"], ("zebra",))
+    assert metadata.evaluator_type == "coco"
+
+    register_coco_subsets(str(coco_root))
+    assert {name: len(DatasetCatalog.get(name)) for name in COCO_NAMES} == {
+        "coco_2017_train_person": 3,
+        "coco_2017_train_zebra": 2,
+        "coco_2017_val_person": 3,
+        "coco_2017_val_zebra": 2,
+    }
+    metadata = MetadataCatalog.get("coco_2017_val_zebra")
+    assert metadata.json_file == str(coco_root / "coco" / "annotations" / "instances_val2017.json")
+    assert metadata.image_root == str(coco_root / "coco" / "val2017")
+    assert metadata.thing_dataset_id_to_contiguous_id == {24: 0}
+
+
+def test_missing_coco_json_says_what_is_there(coco_root, tmp_path):
+    copy = shutil.copytree(coco_root, tmp_path / "copy")
+    register_coco_subsets(copy)
+    shutil.rmtree(copy / "coco" / "annotations")
+    (copy / "coco" / "annotations_trainval2017.zip").write_bytes(b"")
+    message = (
+        r"annotations.instances_val2017\.json, which does not exist\. .*coco.annotations does not exist\. .*"
+        r"train2017/, val2017/.*annotations_trainval2017\.zip is an archive: unpack it there.*DETECTRON2_DATASETS"
+    )
+    with pytest.raises(FileNotFoundError, match=message):
+        DatasetCatalog.get("coco_2017_val_person")
+
+
+def test_missing_coco_image_folder_says_what_is_there(coco_root, tmp_path):
+    copy = shutil.copytree(coco_root, tmp_path / "copy")
+    register_coco_subsets(copy)
+    shutil.rmtree(copy / "coco" / "val2017")
+    message = (
+        r"coco.val2017, which does not exist\. .*coco holds annotations/, train2017/\. Unpack COCO's .*val2017\.zip"
+    )
+    with pytest.raises(FileNotFoundError, match=message):
+        DatasetCatalog.get("coco_2017_val_person")
+    (copy / "coco" / "val2017.zip").write_bytes(b"")
+    message = r"coco.val2017, which does not exist\. .*val2017\.zip is an archive: unpack it there.*DETECTRON2_DATASETS"
+    with pytest.raises(FileNotFoundError, match=message):
+        DatasetCatalog.get("coco_2017_val_person")

@@ -13,10 +13,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.transforms import NoOpTransform
 from detectron2.structures import BoxMode
 
+from miniature.cityscapes import write_cityscapes
 from rec_attend_d2.data.datasets.cityscapes import LABEL_IDS, VOID_LABEL_IDS, load_cityscapes, register_cityscapes
 from rec_attend_d2.data.instances import build_targets
 from rec_attend_d2.data.map_targets import MapTargetGenerator
-from rec_attend_d2.data.miniature.cityscapes import write_cityscapes
 
 SIZE = (12, 16)
 STEM = "aachen_000000_000019"
@@ -141,7 +141,7 @@ class TestRecords:
             assert record["coarse"] is True
             size = (record["height"], record["width"])
             targets = build_targets(record["annotations"], size, NoOpTransform(), size, record["file_name"])
-            maps = MapTargetGenerator(len(LABEL_IDS) + 1, 8, coarse_weight=0.1)(record, targets, size, NoOpTransform())
+            maps = MapTargetGenerator(len(LABEL_IDS) + 1, 8)(record, targets, size, NoOpTransform())
             void = mask_of(record["void"])
             assert np.array_equal(maps["foreground_weight"].numpy(), np.where(void, 0, np.float32(0.1)))
             assert 0.1 < void.mean() < 0.9 and maps["angle_map"].sum() == 0
@@ -268,7 +268,7 @@ class TestWrongFiles:
     def test_damaged_labels(self, tmp_path, kept_bytes):
         ids_file = write_image(tmp_path, street())
         ids_file.write_bytes(ids_file.read_bytes()[:kept_bytes])
-        with pytest.raises(ValueError, match=rf"{ids_file.name} cannot be decoded.*Restore"):
+        with pytest.raises(ValueError, match=rf"{ids_file.name} cannot be decoded.*restore"):
             load(tmp_path)
 
     def test_damaged_image(self, tmp_path):
@@ -295,7 +295,7 @@ class TestWrongFiles:
     def test_labels_of_another_size(self, tmp_path):
         ids_file = write_image(tmp_path, street())
         cv2.imwrite(str(ids_file), street()[:-1])
-        with pytest.raises(ValueError, match=rf"labels of {STEM}.*11 high and 16 wide.*12 high and 16 wide"):
+        with pytest.raises(ValueError, match=rf"{STEM}_gtFine.* is 11 high and 16 wide.*12 high and 16 wide"):
             load(tmp_path)
 
     @pytest.mark.parametrize(

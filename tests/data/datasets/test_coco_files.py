@@ -1,12 +1,16 @@
 """Data sets in COCO format: what is kept, and what is reported."""
 
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
+from pycocotools.coco import COCO
 
-from rec_attend_d2.data.datasets.coco_files import load_coco, register_coco_files
+from miniature.coco import write_coco as write_miniature
+from rec_attend_d2.data.datasets.coco_files import keep_categories, load_coco, register_coco_files
 from rec_attend_d2.data.segmentation import annotation_mask
 
 
@@ -182,3 +186,84 @@ def test_wrong_image_size(coco_content, write_coco, height):
     coco_content["images"][0]["height"] = height
     with pytest.raises(ValueError, match=r"annotations\.json: image empty\.png has height"):
         load_coco(*write_coco(coco_content))
+
+
+# ---------------------------------------------------------------- some categories, on the miniature of COCO
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """Folder of all data sets."""
+    return write_miniature(tmp_path_factory.mktemp("datasets"), images=5).parent
+
+
+def paths(root: Path, split: str = "val") -> tuple[str, str]:
+    return str(root / "coco" / "annotations" / f"instances_{split}2017.json"), str(root / "coco" / f"{split}2017")
+
+
+def shown(records: list[dict]) -> list[list[tuple[int, int]]]:
+    """(category_id, iscrowd) of the annotations of each record, in order."""
+    return [sorted((a["category_id"], a["iscrowd"]) for a in record["annotations"]) for record in records]
+
+
+def test_person(root):
+    # The images without object and with zebras only are left out, that with nothing but a crowd is not.
+    records = load_coco(*paths(root), categories=["person"])
+    assert [record["image_id"] for record in records] == [100001, 100002, 100004]
+    assert shown(records) == [[(0, 0)], [(0, 0), (0, 0), (0, 1)], [(0, 1)]]
+
+
+@pytest.mark.parametrize("category", ["person", "zebra", "bicycle"])
+def test_images_are_those_of_pycocotools(root, category):
+    coco = COCO(paths(root)[0])
+    expected = sorted(coco.getImgIds(catIds=coco.getCatIds(catNms=[category])))
+    assert [record["image_id"] for record in load_coco(*paths(root), categories=[category])] == expected != []
+
+
+def test_several_categories_in_the_order_of_their_ids(root):
+    records = load_coco(*paths(root), categories=["zebra", "person"])
+    assert [record["image_id"] for record in records] == [100001, 100002, 100004, 100005]
+    assert shown(records)[0] == [(0, 0), (1, 0)]
+    assert shown(records)[3] == [(1, 0), (1, 0), (1, 0)]
+
+
+def test_annotations_are_those_of_the_whole_file(root):
+    everything = {a["id"]: a for record in load_coco(*paths(root)) for a in record["annotations"]}
+    for record in load_coco(*paths(root), categories=["zebra"]):
+        for annotation in record["annotations"]:
+            assert {**annotation, "category_id": 3} == everything[annotation["id"]]
+
+
+def test_images_of_other_categories_may_be_missing(root, tmp_path):
+    copy = shutil.copytree(root, tmp_path / "copy")
+    for record in load_coco(*paths(root)):
+        if record["image_id"] not in (100001, 100005):
+            (copy / "coco" / "val2017" / Path(record["file_name"]).name).unlink()
+    assert len(load_coco(*paths(copy), categories=["zebra"])) == 2
+    with pytest.raises(FileNotFoundError, match=r"000000100002\.jpg, listed in .*instances_val2017\.json"):
+        load_coco(*paths(copy), categories=["person"])
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["zebra", "unicorn"], r"instances_val2017\.json .*'unicorn'.*choose from: bicycle, car, person, zebra"),
+        (["zebra", "zebra"], "Name each once"),
+    ],
+)
+def test_wrong_categories(root, names, message):
+    with pytest.raises(ValueError, match=message):
+        load_coco(*paths(root), categories=names)
+
+
+def test_category_without_annotations(root):
+    content = {"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "person"}]}
+    with pytest.raises(ValueError, match=r"some\.json has no annotation of the categories person"):
+        keep_categories(content, ["person"], "some.json")
+
+
+def test_annotation_of_an_unknown_category_is_not_skipped(coco_content, write_coco):
+    coco_content["annotations"][2]["category_id"] = 9
+    json_file, folder = write_coco(coco_content)
+    with pytest.raises(ValueError, match=r"annotation 3 has category_id 9, which is not in 'categories'"):
+        load_coco(json_file, folder, categories=["cell"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rec_attend_d2.data.datasets import cvppp_h5
+from rec_attend_d2.data.datasets import cvppp_h5, file_trees
 from rec_attend_d2.data.datasets.cvppp_h5 import extract_h5
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -83,7 +83,7 @@ def test_changed_file_is_unpacked_again(images, truth):
 def test_failure_leaves_nothing(images, tmp_path):
     with h5py.File(images, "a") as file:
         file["A1/plant002/fg"] = LABEL
-    with pytest.raises(ValueError, match=r"images\.h5: 'A1/plant002' has no 'rgb', only \['fg'\]"):
+    with pytest.raises(ValueError, match=r"images\.h5: 'A1/plant002/rgb' cannot be read .*doesn't exist"):
         extract_h5(images, None)
     assert {path.name for path in tmp_path.iterdir()} == {"images.h5", "images_png.lock"}
 
@@ -91,7 +91,7 @@ def test_failure_leaves_nothing(images, tmp_path):
 def test_someone_elses_folder_is_left_alone(images, tmp_path):
     (tmp_path / "images_png").mkdir()
     (tmp_path / "images_png" / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"images_png is where images\.h5 is unpacked to, but holds something else"):
+    with pytest.raises(ValueError, match=r"images_png exists, but holds something else"):
         extract_h5(images, None)
     assert (tmp_path / "images_png" / "notes.txt").read_text() == "mine"
 
@@ -100,8 +100,8 @@ def test_unwritable_folder(images, monkeypatch):
     def refuse(**_):
         raise PermissionError("no")
 
-    monkeypatch.setattr(cvppp_h5.tempfile, "mkdtemp", refuse)
-    with pytest.raises(OSError, match=r"images\.h5 cannot be unpacked to .*images_png: no\..* you can write to"):
+    monkeypatch.setattr(file_trees.tempfile, "mkdtemp", refuse)
+    with pytest.raises(OSError, match=r"images_png cannot be written: no\..* you can write to"):
         extract_h5(images, None)
 
 
@@ -110,7 +110,7 @@ def test_unwritable_folder(images, monkeypatch):
     [
         ({"A1/plant001/rgb": RGB[..., 0]}, r"'A1/plant001/rgb' is uint8 of shape \(5, 7\)"),
         ({"A1/plant001/rgb": RGB / 255}, r"'A1/plant001/rgb' is float64 of shape \(5, 7, 3\)"),
-        ({"A1/plant001": RGB}, "'A1/plant001' has no 'rgb', only an array"),
+        ({"A1/plant001": RGB}, "'A1/plant001/rgb' cannot be read"),
         ({"A1": RGB}, "'A1' is no group of plants"),
         ({"A1/plant001/rgb": RGB, "A1/plant001/label": LABEL / 2}, "'A1/plant001/label' is float64"),
         ({"A1/plant001/rgb": RGB, "A1/plant001/label": -LABEL.astype(int)}, "'A1/plant001/label' is int64"),

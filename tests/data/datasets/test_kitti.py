@@ -8,9 +8,9 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+from miniature.kitti import IMAGES_PER_SPLIT, write_kitti
 from rec_attend_d2.data.datasets.builtin import register_builtin_datasets
 from rec_attend_d2.data.datasets.kitti import register_kitti
-from rec_attend_d2.data.miniature.kitti import IMAGES_PER_SPLIT, write_kitti
 from rec_attend_d2.data.segmentation import annotation_mask
 
 NAMES = {"kitti_cars_train": "train", "kitti_cars_val": "valid_man", "kitti_cars_test": "test_man"}
@@ -142,7 +142,7 @@ class TestBadInput:
         records = load(root, "kitti_cars_train")
         (record,) = (record for record in records if record["image_id"] == path.stem)
         assert len(record["annotations"]) == labels.max()
-        assert f"{path} (without {labels.max()}, " in caplog.text
+        assert f"{path} (without {labels.max()})" in caplog.text
 
     def test_a_photograph_instead_of_labels(self, root):
         path = sorted((root / "kitti" / "gt").iterdir())[0]

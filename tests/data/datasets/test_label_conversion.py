@@ -1,5 +1,6 @@
 """Label images become COCO annotations; what does not look like label images is refused."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,13 @@ from rec_attend_d2.data.datasets.coco_files import load_coco
 from rec_attend_d2.data.datasets.label_conversion import (
     ConvertedImage,
     check_pieces,
-    coco_content,
-    coco_object,
     components,
     convert_images,
     split_images,
     summary,
     write_coco,
 )
+from rec_attend_d2.data.datasets.label_images import coco_object
 from rec_attend_d2.data.datasets.label_sources import LabelImage
 from rec_attend_d2.data.segmentation import annotation_mask
 
@@ -68,11 +68,11 @@ def test_what_is_written_loads_again(tmp_path):
     np.testing.assert_array_equal(masks, [LABELS == 5, LABELS == 9])
 
 
-def test_ids_count_through_the_images():
+def test_ids_count_through_the_images(tmp_path):
     objects = [coco_object(LABELS == 5), coco_object(LABELS == 9)]
-    content = coco_content(
-        [ConvertedImage("a", (8, 10), "uint8", objects), ConvertedImage("b", (8, 10), "uint8", objects[:1])], "leaf"
-    )
+    images = [ConvertedImage("a", (8, 10), "uint8", objects), ConvertedImage("b", (8, 10), "uint8", objects[:1])]
+    write_coco(images, "leaf", tmp_path / "a.json")
+    content = json.loads((tmp_path / "a.json").read_text())
     assert [(item["id"], item["image_id"]) for item in content["annotations"]] == [(1, 1), (2, 1), (3, 2)]
     assert content["categories"] == [{"id": 1, "name": "leaf"}]
 

@@ -109,7 +109,7 @@ def test_every_value_is_a_mask(tmp_path):
     masks = list(source.masks((4, 6)))
     np.testing.assert_array_equal(masks, [labels == 7, labels == 300])
     assert list(LabelImage(tmp_path / "a.png", None).masks((4, 6))) == []
-    with pytest.raises(ValueError, match=r"labels\.png are 4 high and 6 wide, but their image \S+a\.png is 6 high"):
+    with pytest.raises(ValueError, match=r"labels\.png is 4 high and 6 wide, but its image \S+a\.png is 6 high"):
         list(source.masks((6, 4)))
 
 
@@ -120,7 +120,7 @@ def test_a_mask_file_is_where_it_is_not_black(tmp_path, mode):
     Image.fromarray(mask).convert(mode).save(tmp_path / "mask.png")
     source = MaskFiles(tmp_path / "a.png", (tmp_path / "mask.png",))
     np.testing.assert_array_equal(list(source.masks((4, 6))), [mask])
-    with pytest.raises(ValueError, match=r"mask\.png are 4 high"):
+    with pytest.raises(ValueError, match=r"mask\.png is 4 high"):
         list(source.masks((4, 7)))
 
 

@@ -106,14 +106,14 @@ def test_other_version_is_drawn_again(tmp_path, few_images, monkeypatch):
 def test_someone_elses_folder_is_left_alone(tmp_path, few_images):
     (tmp_path / "rosettes").mkdir()
     (tmp_path / "rosettes" / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"rosettes exists, but is not .*Move it away"):
+    with pytest.raises(ValueError, match=r"rosettes exists, but holds something else .*Move it away"):
         ensure_rosettes(tmp_path)
     assert (tmp_path / "rosettes" / "notes.txt").read_text() == "mine"
 
 
 def test_unwritable_root_is_named(tmp_path, few_images):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"'rosettes' cannot be drawn into .*DETECTRON2_DATASETS"):
+    with pytest.raises(OSError, match=r"rosettes cannot be written: .*DETECTRON2_DATASETS"):
         ensure_rosettes(tmp_path / "file")
 
 

@@ -1,0 +1,108 @@
+"""Quality by what makes an image hard: how many objects it has, and how much they touch.
+
+Shapes: `N` instances, `H, W` size of the image in pixels.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..evaluation.counting_evaluator import true_masks
+from ..evaluation.metrics import MATCH_THRESHOLD, Masks
+
+# Objects touch where at most one pixel lies between them.
+_REACH = np.ones((5, 5), np.uint8)
+_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+# Largest number of groups.
+GROUPS = 4
+
+
+def contact_shares(masks: Masks) -> NDArray[np.float64]:
+    """Occlusion of every object: the share of its boundary at which it touches or overlaps another one.
+
+    The boundary are its pixels with a neighbour (above, below, left, right) outside it; the image's border is none. It
+    touches where a pixel of another object is at most 2 pixels away along both axes. An object that nothing touches
+    has 0, one that is enclosed by others 1.
+
+    Args:
+        masks: bool [N, H, W], the truth.
+
+    Returns:
+        [N] in [0, 1].
+    """
+    cover = masks.sum(axis=0)
+    shares = np.zeros(len(masks))
+    for index, mask in enumerate(masks):
+        inside = cv2.erode(mask.astype(np.uint8), _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=1)
+        boundary = mask & ~inside.astype(bool)
+        others = cv2.dilate((cover - mask > 0).astype(np.uint8), _REACH).astype(bool)
+        shares[index] = (boundary & others).sum() / max(boundary.sum(), 1)
+    return shares
+
+
+def split_evenly(values: Sequence[float] | NDArray[np.float64]) -> list[NDArray[np.intp]]:
+    """Positions of ``values`` in at most :data:`GROUPS` groups of rising values, as equal in size as ties allow.
+
+    Equal values are always in one group; no group is empty.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    edges = np.unique(np.quantile(array, np.linspace(0, 1, GROUPS + 1)[1:-1])) if len(array) else array
+    numbers = np.searchsorted(edges, array, side="left")
+    return [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
+
+
+def _image_figures(images: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    difference = np.array([image["pred_count"] - image["gt_count"] for image in images])
+    return {
+        "SBD": float(np.mean([image["sbd"] for image in images])),
+        "abs_DiC": float(np.abs(difference).mean()),
+        "count_accuracy": float((difference == 0).mean()),
+    }
+
+
+def _object_figures(best_iou: Sequence[float]) -> dict[str, float]:
+    found = np.array(best_iou) >= MATCH_THRESHOLD
+    return {"recall50": float(found.mean()), "mean_IoU": float(np.mean(best_iou))}
+
+
+def _groups(
+    values: Sequence[float], template: str, members: Mapping[str, Sequence], figures: Callable[[Sequence], dict]
+) -> list[dict]:
+    """Groups of rising ``values``, labelled by ``template``, with every model's ``figures`` of its ``members``."""
+    array = np.asarray(values, dtype=np.float64)
+    return [
+        {
+            # The lowest and the highest, once where they are the same.
+            "label": " to ".join(dict.fromkeys(map(template.format, (array[positions].min(), array[positions].max())))),
+            "size": len(positions),
+            "models": {name: figures([of_model[p] for p in positions]) for name, of_model in members.items()},
+        }
+        for positions in split_evenly(array)
+    ]
+
+
+def quality_by_group(records: Sequence[dict], images: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict:
+    """Every model's quality in groups of images and of objects.
+
+    Args:
+        records: images of the data set.
+        images: by name of the model, ``images`` of its results, in the same order.
+
+    Returns:
+        ``by_count`` and ``by_contact``: groups of images by number of true objects and by the mean of their contact
+        shares; ``objects_by_contact``: groups of true objects by their own. Each group has ``label``, ``size`` and
+        ``models``, from a model's name to its figures. Images without objects are in ``by_count`` alone.
+    """
+    contacts = [contact_shares(true_masks(record, iscrowd=0)) for record in records]
+    filled = [index for index, shares in enumerate(contacts) if len(shares)]
+    with_objects = {name: [of_model[index] for index in filled] for name, of_model in images.items()}
+    objects = {name: [iou for image in of_model for iou in image["best_iou"]] for name, of_model in images.items()}
+    means = [float(contacts[index].mean()) for index in filled]
+    return {
+        "by_count": _groups([len(shares) for shares in contacts], "{:.0f}", images, _image_figures),
+        "by_contact": _groups(means, "{:.2f}", with_objects, _image_figures),
+        "objects_by_contact": _groups([s for shares in contacts for s in shares], "{:.2f}", objects, _object_figures),
+    }

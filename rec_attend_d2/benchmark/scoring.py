@@ -1,0 +1,132 @@
+"""What a model finds in images, in COCO's results format, and every figure that is computed from that.
+
+Which predictions count as objects is decided by one rule for every model: its scores are cut at the threshold that
+gives the largest mean SBD on training images. All figures come from the evaluators' own functions.
+
+Shapes: `P` predicted and `N` true instances of an image, `H, W` its size in pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import build_detection_test_loader
+from numpy.typing import NDArray
+from pycocotools import mask as mask_util
+from torch import nn
+
+from ..evaluation.coco_evaluator import CocoTruth, Detection
+from ..evaluation.counting_evaluator import true_masks
+from ..evaluation.metrics import (
+    ImageScores,
+    drop_crowd,
+    drop_empty,
+    pairwise_dice,
+    pairwise_iou,
+    score_image,
+    symmetric_best_dice,
+)
+from .measuring import seconds_of
+
+# 0 keeps everything that the model's own config lets through.
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(20))
+
+Found = dict[Any, list[Detection]]
+"""COCO results by image id."""
+
+
+def of_images(detections: Sequence[Detection], image_ids: Sequence[Any]) -> Found:
+    """Detections of a results file by image; those of an image without any are an empty list."""
+    grouped: Found = {image_id: [] for image_id in image_ids}
+    for detection in detections:
+        grouped[detection["image_id"]].append(detection)
+    return grouped
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, records: Sequence[dict], mapper: Callable, truth: CocoTruth, device: str
+) -> tuple[Found, list[float]]:
+    """Run a model on images, one at a time.
+
+    Args:
+        model: in evaluation mode.
+        records: the images, dicts of Detectron2's standard format.
+        mapper: makes the model's input of a record.
+        truth: of the records' data set, for ids and classes.
+        device: of the model.
+
+    Returns:
+        What it finds, in the images' order, and each image's seconds: network, post-processing and masks at its size.
+
+    Raises:
+        ValueError: it finds no masks.
+    """
+    found: Found = {}
+    seconds: list[float] = []
+    output: list[dict] = []
+
+    def run() -> None:
+        output[:] = model(batch)
+
+    for number, batch in enumerate(build_detection_test_loader(list(records), mapper=mapper)):
+        if number == 0:
+            run()  # which holds what happens once
+        seconds.append(seconds_of(run, device))
+        image_id = batch[0]["image_id"]
+        if "instances" not in output[0] or not output[0]["instances"].has("pred_masks"):
+            raise ValueError("The model finds no instance masks; only models that do can be compared.")
+        found[image_id] = truth.detections(image_id, output[0]["instances"])
+    return found, seconds
+
+
+def predicted_masks(detections: Sequence[Detection], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Masks bool [P, H, W] of an image's detections."""
+    masks = [mask_util.decode(detection["segmentation"]) for detection in detections]
+    return np.array(masks, dtype=bool).reshape(-1, *size)
+
+
+def scores_of(detections: Sequence[Detection]) -> NDArray[np.float64]:
+    """Scores [P] of an image's detections, in [0, 1]."""
+    return np.array([detection["score"] for detection in detections], dtype=np.float64)
+
+
+def evenly_spaced(records: Sequence[dict], count: int) -> list[dict]:
+    """At most so many of the images, spread evenly over the data set."""
+    if len(records) <= count:
+        return list(records)
+    return [records[int(position)] for position in np.linspace(0, len(records) - 1, count)]
+
+
+def choose_threshold(records: Sequence[dict], found: Found) -> float:
+    """The score threshold, of :data:`THRESHOLDS`, with the largest mean SBD over images with annotations.
+
+    Of equal ones that with the smaller mean absolute count difference, and then the smaller.
+    """
+    sbd, difference = np.zeros(len(THRESHOLDS)), np.zeros(len(THRESHOLDS))
+    for record in records:
+        detections = found[record["image_id"]]
+        masks = predicted_masks(detections, (record["height"], record["width"]))
+        scores, filled = scores_of(detections), masks.any(axis=(1, 2))
+        truth = drop_empty(true_masks(record, iscrowd=0))
+        dice = pairwise_dice(masks, truth)
+        for index, threshold in enumerate(THRESHOLDS):
+            kept = filled & (scores >= threshold)
+            sbd[index] += symmetric_best_dice(dice[kept])
+            difference[index] += abs(int(kept.sum()) - len(truth))
+    sbd = sbd.round(9)  # sums of the same numbers are equal then
+    best = min(range(len(THRESHOLDS)), key=lambda i: (-sbd[i], difference[i], THRESHOLDS[i]))
+    return THRESHOLDS[best]
+
+
+def score_predictions(record: dict, detections: Sequence[Detection], threshold: float) -> tuple[ImageScores, list]:
+    """Score what reaches the threshold in one image, as CountingEvaluator does.
+
+    Returns:
+        The scores, and the largest IoU of every true object [N] with any of it, in [0, 1].
+    """
+    truth = true_masks(record, iscrowd=0)
+    masks = predicted_masks(detections, (record["height"], record["width"]))[scores_of(detections) >= threshold]
+    masks = drop_crowd(masks, truth, true_masks(record, iscrowd=1))
+    return score_image(masks, truth), pairwise_iou(masks, truth).max(axis=0, initial=0.0).tolist()

@@ -1,0 +1,181 @@
+#!/usr/bin/env python
+"""Add a finished training or comparison to MODEL_ZOO.md; without arguments write its tables again.
+
+    python research/update_model_zoo.py [--name NAME --folder OUTPUT_DIR --command COMMAND [--note NOTE]]
+    python research/update_model_zoo.py --comparison NAME --folder FOLDER [--note NOTE]
+
+A training's results, time, settings and command are kept in docs/results/NAME.json, a comparison by tools/benchmark.py
+in docs/comparison/NAME.json, so that no figure is typed in by hand. Each docs/results/*.json is part of a row;
+trainings whose commands differ in nothing but their SEED share one.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from tabulate import tabulate
+
+from rec_attend_d2.benchmark.figures import learning_curves
+from rec_attend_d2.visualization.curves import read_entries
+from rec_attend_d2.whole_files import write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, COMPARISONS = ROOT / "docs" / "results", ROOT / "docs" / "comparison"
+BEGIN, END = "<!-- trainings: research/update_model_zoo.py -->\n", "<!-- end of trainings -->\n"
+COMPARISON_BEGIN, COMPARISON_END = (
+    "<!-- comparisons: research/update_model_zoo.py -->\n",
+    "<!-- end of comparisons -->\n",
+)
+# Header of a column, where its figure stands in the results, and how it is shown.
+COLUMNS = {
+    "SBD": ("counting", "SBD", "{:.3f}"),
+    "\\|DiC\\|": ("counting", "abs_DiC", "{:.2f}"),
+    "count accuracy": ("counting", "count_accuracy", "{:.2f}"),
+    "AP": ("segm", "AP", "{:.1f}"),
+    "AP50": ("segm", "AP50", "{:.1f}"),
+}
+
+
+def describe(folder: Path, command: str, note: str) -> dict[str, Any]:
+    """Everything that is kept of a training, read from its OUTPUT_DIR."""
+    cfg = CfgNode.load_yaml_with_base(str(folder / "config.yaml"), allow_unsafe=False)
+    entries = read_entries(folder / "metrics.json")
+    memory = [entry["max_mem_mb"] for _, entry in entries if "max_mem_mb" in entry]
+    gpus = torch.cuda.device_count()
+    return {
+        "command": command,
+        "iterations": cfg["SOLVER"]["MAX_ITER"],
+        "batch": cfg["SOLVER"]["IMS_PER_BATCH"],
+        "input": "{} x {}".format(*cfg["INPUT"]["IMAGE_SIZE"]),
+        "training_minutes": round(60 * entries[-1][0], 1),
+        "peak_memory_mb": round(max(memory)) if memory else None,
+        "machine": f"{gpus} x {torch.cuda.get_device_name(0)}" if gpus else f"{os.cpu_count()} CPU cores, no GPU",
+        "note": note,
+        "metrics": json.loads((folder / "metrics_final.json").read_text()),
+    }
+
+
+def mean_and_spread(values: Iterable[float | None], template: str) -> str:
+    """Mean of the figures of all seeds, with their standard deviation where there are several; "" if one has none."""
+    figures = list(values)
+    if any(figure is None for figure in figures):
+        return ""
+    mean = template.format(statistics.mean(figures))
+    return f"{mean} ± {template.format(statistics.stdev(figures))}" if len(figures) > 1 else mean
+
+
+def _row(trainings: Mapping[str, dict]) -> list[str]:
+    """Row of the trainings of one recipe, by name."""
+    entries = list(trainings.values())
+    name = re.sub(r"_seed\d+$", "", min(trainings, key=len))
+    links = " ".join(f"[{number}](docs/results/{n}.json)" for number, n in enumerate(trainings, start=1))
+    memory = max((entry.get("peak_memory_mb") or 0 for entry in entries), default=0)  # older trainings do not say
+    return [
+        f"{name} {links}",
+        entries[0]["input"],
+        f"{entries[0]['iterations']} x {entries[0]['batch']}",
+        mean_and_spread([statistics.mean(entry["training_minutes"] for entry in entries)], "{:.0f}"),
+        f"{memory}" if memory else "",
+        *(
+            mean_and_spread((entry["metrics"].get(group, {}).get(metric) for entry in entries), template)
+            for group, metric, template in COLUMNS.values()
+        ),
+    ]
+
+
+def render_trainings() -> str:
+    """A row per recipe of docs/results."""
+    recipes: dict[str, dict[str, dict]] = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        entry = json.loads(path.read_text())
+        recipes.setdefault(re.sub(r" SEED \d+", "", entry["command"]), {})[path.stem] = entry
+    headers = ["training", "input", "iterations x batch", "minutes", "memory, MB", *COLUMNS]
+    return _table(headers, map(_row, recipes.values()))
+
+
+def _table(headers: Sequence[str], rows: Iterable[list[str]]) -> str:
+    return tabulate(list(rows), headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def describe_comparison(folder: Path, note: str) -> dict[str, Any]:
+    """What is kept of a comparison, read from its folder: all but the figures of single images."""
+    content = json.loads((folder / "comparison.json").read_text())
+    models = [
+        {
+            "name": model["name"],
+            "training": model["training"],
+            "results": {key: value for key, value in model["results"].items() if key != "images"},
+        }
+        for model in content["models"]
+    ]
+    kept = {key: content[key] for key in ("command", "environment", "train", "test")}
+    return {**kept, "note": note, "models": models}
+
+
+def render_comparisons() -> str:
+    """A row per model of docs/comparison."""
+    rows = []
+    for path in sorted(COMPARISONS.glob("*.json")):
+        for model in json.loads(path.read_text())["models"]:
+            results, training = model["results"], model["training"] or {}
+            metrics = results["metrics"]
+            row = [
+                f"{path.stem} [all](docs/comparison/{path.name}) [curves](docs/comparison/{path.stem}_curves.png)",
+                model["name"],
+                mean_and_spread([training["seconds"] / 60 if training else None], "{:.0f}"),
+                *(mean_and_spread([metrics[metric]], template) for _, metric, template in COLUMNS.values()),
+                f"{results['seconds_per_image']['median']:.2f}",
+                f"{results['parameters'] / 1e6:.1f}",
+            ]
+            rows.append(row)
+    return _table(["comparison", "model", "minutes", *COLUMNS, "s/image", "million parameters"], rows)
+
+
+def keep_comparison(name: str, folder: Path, note: str) -> None:
+    """Keep the figures and the learning curves of a comparison's folder."""
+    entry = describe_comparison(folder, note)
+    write_json(COMPARISONS / f"{name}.json", entry)
+    curves = {model["name"]: model["training"]["curve"] for model in entry["models"] if model["training"]}
+    if curves:
+        (COMPARISONS / f"{name}_curves.png").write_bytes(learning_curves(curves))
+
+
+def replace_between(text: str, begin: str, end: str, content: str) -> str:
+    """``text`` with ``content`` between two markers, instead of what stood there."""
+    before, after = text.split(begin)[0], text.split(end)[1]
+    return f"{before}{begin}{content}{end}{after}"
+
+
+def main() -> None:
+    """Store what was given, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--name", help="name of the training")
+    parser.add_argument("--comparison", help="name of a comparison by tools/benchmark.py")
+    parser.add_argument("--folder", type=Path, help="OUTPUT_DIR of the training, or folder of the comparison")
+    parser.add_argument("--command", help="command that trained it")
+    parser.add_argument("--note", default="", help="what a reader has to know besides")
+    arguments = parser.parse_args()
+    if arguments.name:
+        if not (arguments.folder and arguments.command):
+            parser.error("--name needs --folder and --command")
+        entry = describe(arguments.folder, arguments.command, arguments.note)
+        write_json(RESULTS / f"{arguments.name}.json", entry)
+    if arguments.comparison:
+        if not arguments.folder:
+            parser.error("--comparison needs --folder.")
+        keep_comparison(arguments.comparison, arguments.folder, arguments.note)
+    page = ROOT / "MODEL_ZOO.md"
+    text = replace_between(page.read_text(), BEGIN, END, f"\n{render_trainings()}\n\n")
+    text = replace_between(text, COMPARISON_BEGIN, COMPARISON_END, f"\n{render_comparisons()}\n\n")
+    page.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

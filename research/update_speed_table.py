@@ -1,0 +1,124 @@
+#!/usr/bin/env python
+"""Write README's table of speed from a report of tools/benchmark_speed.py.
+
+    python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1,5 --objects 5 --threads 2 \
+        --startup --postprocessing --output docs/speed/cvppp.json
+    python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1 --objects 5 --threads 2 \
+        --growth --output docs/speed/cvppp_growth.json
+    python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 5 --objects 5 --threads 2 \
+        --output docs/speed/cvppp_recomputed.json MODEL.REC_ATTEND.TRAINING.RECOMPUTE True
+    python research/update_speed_table.py [--report FILE] [--recomputed FILE] [--growth FILE]
+"""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+from update_model_zoo import replace_between
+
+from rec_attend_d2.benchmark.speed import TRAINING
+from rec_attend_d2.benchmark.speed_report import peak_rate, read_report, share_of_peak
+
+ROOT = Path(__file__).resolve().parents[1]
+REPORT = ROOT / "docs" / "speed" / "cvppp.json"
+RECOMPUTED = ROOT / "docs" / "speed" / "cvppp_recomputed.json"
+GROWTH = ROOT / "docs" / "speed" / "cvppp_growth.json"
+BEGIN = "<!-- speed: research/update_speed_table.py -->"
+END = "<!-- end of speed -->"
+
+# What the original code took with the same recipe (224 x 224, 21 steps, float32) on two CPU cores: seconds by run and
+# batch size, to the first training step, and the peak memory of training with batch 5 in bytes.
+ORIGINAL_SECONDS = {("training step", 5): 15.1, ("inference, all steps", 1): 0.86, ("inference, all steps", 5): 4.0}
+ORIGINAL_START = 100.0
+ORIGINAL_PEAK = 6.7e9
+FIRST_STEP, FIRST_STEP_END = "train_net.py to the first step", "its end"
+
+
+def _line(what: str, original: float | None, own: float, unit: str, share: str = "") -> dict[str, str]:
+    return {
+        "": what,
+        "original": f"{original:.3g} {unit}" if original else "",
+        "this project": f"{own:.3g} {unit}",
+        "times less": f"{original / own:.1f}" if original else "",
+        "share of the machine's peak": share,
+    }
+
+
+def _run_line(row: Mapping[str, Any], mode: str = "", share: str = "") -> dict[str, str]:
+    """Line of a report's row beside what the original took; ``mode`` is what differs from the usual way to run it."""
+    name = ", ".join(filter(None, [row["run"], f"batch {row['batch']}", mode]))
+    return _line(name, ORIGINAL_SECONDS.get((row["run"], row["batch"])), row["seconds"]["median"], "s", share)
+
+
+def _memory_lines(row: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Peak memory of training with batch 5, which the original's is known of."""
+    if "memory" not in row or row["batch"] != 5:
+        return []
+    memory = row["memory"]
+    return [
+        _line("its peak memory", ORIGINAL_PEAK / 1e9, memory["peak"] / 1e9, "GB"),
+        _line("... over the idle process", None, memory["increase"] / 1e9, "GB"),
+    ]
+
+
+def _recomputed_lines(content: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Training that computes activations again. Its share of the peak would count that work as useful."""
+    lines = []
+    for row in content["rows"]:
+        if row["run"] == TRAINING:
+            lines += [_run_line(row, "RECOMPUTE"), *_memory_lines(row)]
+    return lines
+
+
+def render(content: Mapping[str, Any], recomputed: Mapping[str, Any]) -> str:
+    """README's table of a report and of one with TRAINING.RECOMPUTE, with the machine and the commands."""
+    peak = peak_rate(content)
+    lines = []
+    for row in content["rows"]:
+        lines += [_run_line(row, share=f"{share_of_peak(row, content):.0f} %"), *_memory_lines(row)]
+    lines += _recomputed_lines(recomputed)
+    for name, timing in content.get("startup", {}).items():
+        words = "... and to that step's end" if name == FIRST_STEP_END else name
+        lines.append(_line(words, ORIGINAL_START if name == FIRST_STEP else None, timing["median"], "s"))
+    for name, timing in content.get("postprocessing", {}).items():
+        lines.append(_line(f"post-processing, {name}", None, timing["median"], "s"))
+    environment = content["environment"]
+    table = tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True)
+    commands = "\n".join(f"    {measured['command']}" for measured in (content, recomputed))
+    return (
+        f"{environment['cpu_name']}, {environment['threads']} threads, {peak / 1e9:.0f} GFLOP/s in matrix products, "
+        f"torch {environment['torch']}:\n\n{table}\n\n{commands}\n"
+    )
+
+
+def render_growth(content: Mapping[str, Any]) -> str:
+    """Table of the exponents of a report with --growth, and its command."""
+    series = content["growth"]
+    lines = []
+    for name in next(iter(series.values()))["exponents"]:
+        exponents = {f"with {what}": f"{entry['exponents'][name]:.2f}" for what, entry in series.items()}
+        lines.append({f"exponent, batch {content['rows'][0]['batch']}": name, **exponents})
+    sizes = "; ".join(
+        f"{what} from {entry['rows'][0]['size']} to {entry['rows'][-1]['size']}" for what, entry in series.items()
+    )
+    table = tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True)
+    return f"Growth, fitted to {sizes} (1 is linear):\n\n{table}\n\n    {content['command']}\n"
+
+
+def main() -> None:
+    """Write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--report", type=Path, default=REPORT, help="json of tools/benchmark_speed.py")
+    parser.add_argument("--recomputed", type=Path, default=RECOMPUTED, help="the same with TRAINING.RECOMPUTE")
+    parser.add_argument("--growth", type=Path, default=GROWTH, help="one with --growth")
+    arguments = parser.parse_args()
+    page = ROOT / "README.md"
+    text = render(*map(read_report, (arguments.report, arguments.recomputed)))
+    text += f"\n{render_growth(read_report(arguments.growth))}"
+    page.write_text(replace_between(page.read_text(), BEGIN, END, f"\n{text}\n"))
+
+
+if __name__ == "__main__":
+    main()
