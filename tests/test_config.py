@@ -127,14 +127,6 @@ def build(cfg, other):
 
 # ---------------------------------------------------------------- keys that nobody needs
 
-# Below MODEL.REC_ATTEND: keys that no recipe sets, the original's options do not need, and GETTING_STARTED.md does not
-# explain. The list only ever gets shorter.
-STILL_UNNEEDED = {
-    "FAST.WIDTH",
-    "FAST.OBJECTS_PER_GLANCE",
-    "TEST.AUTOCAST",
-}
-
 
 def flat(node: dict, prefix: str = "") -> set[str]:
     """Dotted keys of a YAML file's content."""
@@ -165,7 +157,7 @@ def test_every_key_is_needed():
     converter = keys_read((PACKAGE / "checkpoint" / "original_options.py").read_text(encoding="utf-8"))
     needed = set_by_recipes() | explained_to_users()
     unneeded = {key for key in OUR_KEYS if key not in needed and not is_read(key, converter)}
-    assert unneeded == {f"MODEL.REC_ATTEND.{key}" for key in STILL_UNNEEDED}
+    assert unneeded == set()
 
 
 def test_our_keys_are_where_they_are_said_to_be():
