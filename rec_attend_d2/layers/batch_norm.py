@@ -9,8 +9,10 @@ Shapes: `B` images, `C` channels, `H, W` any.
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .recomputation import is_recomputing
 
 
 def _channel_means(*maps: Tensor) -> list[Tensor]:
@@ -66,3 +68,21 @@ def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Ten
     # functional.batch_norm would refuse a 1 x 1 map of a single image and store the unbiased variance.
     out, mean, inverse_std = torch.native_batch_norm(x, weight, bias, None, None, True, 0.0, eps)
     return out, mean.detach(), (inverse_std.detach().pow(-2) - eps).clamp(min=0)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """PyTorch's, except that it also takes a single value per channel (which becomes the bias), keeps the biased
+    variance, and leaves the running statistics alone where a part runs for the second time (TRAINING.RECOMPUTE).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x`` [B, C, H, W]."""
+        if not self.training:
+            return super().forward(x)
+        out, mean, var = batch_norm(x, self.weight, self.bias, self.eps)
+        if not is_recomputing():
+            assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(var, self.momentum)
+        return out

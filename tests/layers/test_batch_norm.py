@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rec_attend_d2.layers.batch_norm import batch_norm, channel_statistics
+from rec_attend_d2.layers.batch_norm import BatchNorm, batch_norm, channel_statistics
 
 EPS = 1e-3
 
@@ -64,3 +64,17 @@ def test_gradients_of_large_maps_in_float32():
 def test_a_single_pixel():
     out, mean, var = batch_norm(channels_last(torch.full((1, 2, 1, 1), 5.0)), torch.ones(2), torch.zeros(2), EPS)
     assert out.abs().max() < 1e-4 and (mean == 5).all() and (var == 0).all()
+
+
+def test_the_layer_keeps_biased_statistics_and_takes_a_single_value():
+    layer, x = BatchNorm(4, eps=EPS), random_map(3, 4, 5, 6)
+    normal, _, _ = batch_norm(x, layer.weight, layer.bias, EPS)
+    torch.testing.assert_close(layer(x), normal)
+    torch.testing.assert_close(layer.running_var, 0.9 + 0.1 * x.var((0, 2, 3), correction=0))
+    torch.nn.init.ones_(layer.bias)
+    assert torch.equal(layer(random_map(1, 4, 1, 1)), torch.ones(1, 4, 1, 1))
+    layer.eval()
+    expected = torch.nn.functional.batch_norm(
+        x, layer.running_mean, layer.running_var, None, layer.bias, False, 0.0, EPS
+    )
+    torch.testing.assert_close(layer(x), expected)

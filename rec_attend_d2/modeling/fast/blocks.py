@@ -10,6 +10,8 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...layers.batch_norm import BatchNorm
+
 
 def widened(cfg: CfgNode, channels: Sequence[int]) -> list[int]:
     """Numbers of channels times MODEL.REC_ATTEND.FAST.WIDTH, in multiples of 4.
@@ -30,7 +32,7 @@ class ConvNorm(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
         # eps as the original's norm.
-        self.norm = nn.BatchNorm2d(out_channels, eps=1e-3)
+        self.norm = BatchNorm(out_channels, eps=1e-3)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:

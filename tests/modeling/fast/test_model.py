@@ -117,7 +117,7 @@ def test_classes_are_learned_where_there_are_several(cfg):
         model(training_entries([3, 1]))
 
 
-def test_recomputing_gives_the_same_gradients(cfg):
+def test_recomputing_gives_the_same_gradients_and_statistics(cfg):
     gradients = []
     for recompute in (False, True):
         cfg.MODEL.REC_ATTEND.TRAINING.RECOMPUTE = recompute
@@ -125,7 +125,7 @@ def test_recomputing_gives_the_same_gradients(cfg):
         model = build_model(cfg).train()
         torch.manual_seed(1)
         sum(model(training_entries()).values()).backward()
-        gradients.append([p.grad for p in model.parameters()])
+        gradients.append([p.grad for p in model.parameters()] + list(model.buffers()))
     for first, second in zip(*gradients, strict=True):
         torch.testing.assert_close(first, second)
 
