@@ -72,7 +72,7 @@ def test_the_layer_keeps_biased_statistics_and_takes_a_single_value():
     torch.testing.assert_close(layer(x), normal)
     torch.testing.assert_close(layer.running_var, 0.9 + 0.1 * x.var((0, 2, 3), correction=0))
     torch.nn.init.ones_(layer.bias)
-    assert torch.equal(layer(random_map(1, 4, 1, 1)), torch.ones(1, 4, 1, 1))
+    torch.testing.assert_close(layer(random_map(1, 4, 1, 1)), torch.ones(1, 4, 1, 1))
     layer.eval()
     expected = torch.nn.functional.batch_norm(
         x, layer.running_mean, layer.running_var, None, layer.bias, False, 0.0, EPS
