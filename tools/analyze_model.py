@@ -5,7 +5,8 @@
 
 takes any config of this project and, for comparison, Detectron2's own, by path or by its name in the model zoo
 (COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml). Weights are random, and the one image, of INPUT.IMAGE_SIZE (also
-for Detectron2's models), is synthetic. Of recurrent models all T steps are counted, without post-processing.
+for Detectron2's models), is synthetic. Of the paper's models all T steps are counted, of the fast one a glance at
+as many objects as the image has; both without post-processing.
 
 fvcore counts a multiplication and an addition as one operation (two for tools/benchmark_speed.py); activations are the
 outputs of matrix products and convolutions. A Detectron2 detector with random weights finds nothing;
@@ -14,6 +15,7 @@ MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.0 lets it find objects.
 
 import argparse
 import warnings
+from contextlib import nullcontext
 
 import torch
 from benchmark_speed import configure
@@ -21,7 +23,8 @@ from detectron2.export import TracingAdapter
 from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis, flop_count_table
 
 from rec_attend_d2.benchmark import speed
-from rec_attend_d2.benchmark.probes import NetworksOnly, has_time_steps
+from rec_attend_d2.benchmark.probes import NetworksOnly, known_objects, usual_objects
+from rec_attend_d2.modeling import RecurrentAttention
 
 
 def main() -> None:
@@ -37,10 +40,12 @@ def main() -> None:
         model, batch = speed.build_random_model(cfg).eval(), speed.inference_batch(cfg, 1)
     except (ValueError, OSError) as error:
         raise SystemExit(f"analyze_model: {error}") from error
-    with torch.no_grad(), warnings.catch_warnings():
+    recurrent = isinstance(model, RecurrentAttention)
+    objects = known_objects(model, usual_objects(cfg), stop=True) if recurrent else nullcontext()
+    with torch.no_grad(), objects, warnings.catch_warnings():
         # Of the tracer: that values of Python are constants, as they should be.
         warnings.simplefilter("ignore")
-        network = NetworksOnly(model) if has_time_steps(cfg) else model
+        network = NetworksOnly(model) if recurrent else model
         adapter = TracingAdapter(network, batch, allow_non_tensor=True)
         counters = [kind(adapter, adapter.flattened_inputs) for kind in (FlopCountAnalysis, ActivationCountAnalysis)]
         for counter in counters:

@@ -26,7 +26,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -217,16 +216,17 @@ def training_times(cfg: CfgNode, tool: Path, repeats: int, threads: int) -> dict
 
 
 def growth_values(cfg: CfgNode, images: int, effort: speed.Effort) -> dict[str, float]:
-    """Seconds of a training step, seconds of inference with all steps, and bytes that training adds to the process."""
-    model, batch, steps = speed.build_random_model(cfg), speed.inference_batch(cfg, images), probes.has_time_steps(cfg)
-    device, repeats = cfg.MODEL.DEVICE, (effort.repeats, effort.warmup)
-    values = {speed.TRAINING: measure(speed.training_step(cfg, model, images), device, *repeats)["median"]}
-    model.eval()
-    scores = probes.known_scores(model, probes.usual_objects(cfg), stop=False) if steps else nullcontext()
-    with scores, torch.no_grad():
-        seconds = measure(lambda: model(batch), device, *repeats)["median"]
-    values[speed.ALL_STEPS if steps else speed.INFERENCE] = seconds
-    return {**values, "training memory": float(speed.training_memory(cfg, images)["increase"])}
+    """Seconds of a training step, seconds of inference with as many steps or as many objects as is usual, and bytes
+    that training adds to the process."""
+    model = speed.build_random_model(cfg)
+    step = speed.training_step(cfg, model, images)
+    training = measure(step, cfg.MODEL.DEVICE, effort.repeats, effort.warmup)
+    inference = next(speed.inference_rows(cfg, model, images, [probes.usual_objects(cfg)], effort))
+    return {
+        speed.TRAINING: training["median"],
+        inference["run"]: inference["seconds"]["median"],
+        "training memory": float(speed.training_memory(cfg, images)["increase"]),
+    }
 
 
 def fit_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
@@ -241,7 +241,7 @@ def _with_side(cfg: CfgNode, side: int) -> CfgNode:
 
 
 def measure_growth(cfg: CfgNode, values: Callable[[CfgNode], dict[str, float]]) -> dict[str, dict]:
-    """Values at growing T (of models with time steps) and at growing images, with fitted exponents.
+    """Values at growing T (of the paper's models) and at growing images, with fitted exponents.
 
     Args:
         cfg: the config.

@@ -5,7 +5,7 @@ Time, work and memory of Detectron2's own models are measured too; of them nothi
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,10 +13,12 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from ..modeling import RecAttend
+from ..layers.boxes import CenterBoxes
+from ..modeling import FastRecAttend, RecAttend, RecurrentAttention
 from ..modeling.paper.postprocessing import StrongestInstance
 from ..modeling.paper.sequence_model import SequenceModel
-from ..modeling.steps import Feeder
+from ..modeling.steps import Feeder, select
+from .disks import boxes_of_disks
 
 # Meta-architectures that find no instance masks, and those that do where MODEL.MASK_ON says so.
 WITHOUT_MASKS = frozenset({"RecAttendBoxProposer", "RecAttendPreprocessor"})
@@ -29,6 +31,8 @@ COCO_OBJECTS = 7
 OBJECTS_PER_STEP = 0.75
 # Scores and values inside masks with which post-processing keeps everything.
 SCORE, INSIDE = 0.9, 0.95
+# Logit of masks that are known to fill their boxes.
+FILLED = 5.0
 
 
 # --- of a config ------------------------------------------------------------------------------------------------------
@@ -105,19 +109,21 @@ def all_steps(model: nn.Module) -> int:
 
 def decides_to_stop(model: nn.Module) -> bool:
     """Whether a low score ends inference."""
-    return isinstance(model, RecAttend)
+    return isinstance(model, RecAttend | FastRecAttend)
 
 
 class NetworksOnly(nn.Module):
-    """A recurrent model without post-processing: all tensors of all T time steps, so that tracing drops nothing."""
+    """All tensors of all T time steps, or of one glance, without post-processing, so that tracing drops nothing."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: RecurrentAttention):
         super().__init__()
-        self.model: Any = model
+        self.model = model
 
     def forward(self, batched_inputs: list[dict]) -> list[Tensor]:
         """Tensors of the steps of images without truth."""
-        return list(_tensors(self.model.sequence(self.model.first_inputs(batched_inputs), Feeder())))
+        model, inputs, feeder = self.model, self.model.first_inputs(batched_inputs), Feeder()
+        found = model.sequence(inputs, feeder) if isinstance(model, SequenceModel) else model.step(inputs, feeder)
+        return list(_tensors(found))
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -130,32 +136,38 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 @contextmanager
-def known_scores(model: nn.Module, objects: int, stop: bool) -> Iterator[SimpleNamespace]:
-    """Let every image have ``objects`` objects: the first so many scores become 1, the others 0.
+def known_objects(model: nn.Module, objects: int, stop: bool) -> Iterator[SimpleNamespace]:
+    """Let every image have ``objects`` objects, and no more: their scores become 1, all others 0.
 
-    The scorer computes as ever, only its result is replaced. Yields an object whose ``steps`` is the number of time
-    steps in the last call of the model.
+    The paper's model finds one in each of its first steps. The fast one finds them side by side in its first glance
+    (where it looks, and that masks fill their boxes, is replaced too), and looks at one box in later ones. All networks
+    compute as ever, only their results are replaced. Yields an object whose ``steps`` is the number of steps or glances
+    in the last call of the model.
 
     Args:
         model: a recurrent model.
         objects: number of objects.
-        stop: end inference at the first score of 0, instead of taking all steps, whatever the config says.
+        stop: let images end with their first step that claims nothing, whatever the config says, rather than never.
     """
     counter = SimpleNamespace(steps=0)
-    scorer: Any = model.stop_scorer if isinstance(model, RecAttend) else model.box_scorer
-    changed = {"stop_early": stop, "stop_threshold": 0.5} if isinstance(model, RecAttend) else {}
-    before = {name: getattr(model, name) for name in changed}
 
     def restart(module: nn.Module, arguments: Any) -> None:
         counter.steps = 0
 
-    def replace(module: nn.Module, arguments: Any, output: Any) -> Any:
+    def score(module: nn.Module, arguments: Any, output: Any) -> Any:
         counter.steps += 1
-        score, *rest = output if isinstance(output, tuple) else (output,)
-        known = torch.full_like(score, float(counter.steps <= objects))
+        found, *rest = output if isinstance(output, tuple) else (output,)
+        left = objects > 0 and counter.steps == 1 if isinstance(model, FastRecAttend) else counter.steps <= objects
+        known = torch.full_like(found, float(left))
         return (known, *rest) if rest else known
 
-    handles = [model.register_forward_pre_hook(restart), scorer.register_forward_hook(replace)]
+    parts: Any = model
+    scorer = parts.stop_scorer if decides_to_stop(model) else parts.box_scorer
+    handles = [parts.preprocessor.register_forward_pre_hook(restart), scorer.register_forward_hook(score)]
+    if isinstance(model, FastRecAttend):
+        handles += _known_places(model, objects, counter)
+    changed = {"stop_early": stop, "stop_threshold": 0.5} if decides_to_stop(model) else {}
+    before = {name: getattr(model, name) for name in changed}
     try:
         for name, value in changed.items():
             setattr(model, name, value)
@@ -165,3 +177,24 @@ def known_scores(model: nn.Module, objects: int, stop: bool) -> Iterator[SimpleN
             setattr(model, name, value)
         for handle in handles:
             handle.remove()
+
+
+def _known_places(model: FastRecAttend, objects: int, counter: SimpleNamespace) -> list[Any]:
+    """Hooks by which a glance looks at the boxes of disks, in the first one at all of them, and finds filled boxes."""
+    disks = boxes_of_disks(model.image_size, max(objects, 1))
+    disks = CenterBoxes(disks.center.to(model.device), disks.size.to(model.device))
+
+    def place(module: nn.Module, arguments: Any, output: Any) -> Any:
+        found, scan = output
+        images, count = len(scan.logits), len(disks.center) if counter.steps == 0 else 1
+        # An image's best place stands for all of its boxes: the scorer and the masks are computed for each.
+        best = torch.searchsorted(found.image, torch.arange(images, device=found.image.device))
+        rows = best.repeat_interleave(count)
+        boxes = CenterBoxes(disks.center[:count].repeat(images, 1), disks.size[:count].repeat(images, 1))
+        return replace(select(found, rows), boxes=boxes), scan
+
+    def fill(module: nn.Module, arguments: Any, output: Any) -> Any:
+        logits, features = output
+        return torch.full_like(logits, FILLED), features
+
+    return [model.box_proposer.register_forward_hook(place), model.segmentation_head.register_forward_hook(fill)]

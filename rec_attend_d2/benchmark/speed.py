@@ -1,8 +1,8 @@
 """All speed measurements of one config, on synthetic batches and with random weights that never change.
 
 A row has ``run`` and ``batch`` (its name and the images per run), ``seconds`` (median, q1, q3, repeats),
-``images_per_second``, ``flops`` and, where they apply, ``steps`` (time steps) and ``memory`` (peak, idle, increase;
-bytes). Memory of training on a CPU is that of a fresh process:
+``images_per_second``, ``flops`` and, where they apply, ``steps`` (time steps or glances) and ``memory`` (peak, idle,
+increase; bytes). Memory of training on a CPU is that of a fresh process:
 
     python -m rec_attend_d2.benchmark.speed CONFIG.yaml IMAGES
 
@@ -29,9 +29,11 @@ from torch.nn import functional as F
 
 from ..config import load_config
 from ..engine.optimization import build_optimizer
+from ..modeling import RecurrentAttention
 from ..process_memory import peak_memory, resident_bytes
 from . import probes
-from .batches import grid_of_disks, synthetic_batch
+from .batches import synthetic_batch
+from .disks import grid_of_disks
 from .measuring import count_flops, measure, on_cuda
 from .processes import last_line
 
@@ -135,6 +137,27 @@ def inference_batch(cfg: CfgNode, images: int) -> list[dict]:
     return [{k: v for k, v in entry.items() if k != "instances"} for entry in synthetic_batch(cfg, images)]
 
 
+def known_runs(cfg: CfgNode, model: nn.Module, objects: Sequence[int]) -> Iterator[tuple[str, int, bool, int]]:
+    """The runs of a recurrent model at inference whose results are known: name, objects, whether it stops, and steps.
+
+    Args:
+        cfg: of the model.
+        model: a recurrent one.
+        objects: numbers of objects after which it stops.
+    """
+    apart = " apart" if not probes.has_time_steps(cfg) else ""
+    names = {count: f"inference, {count} object{'s' * (count != 1)}{apart}, then stop" for count in objects}
+    if not probes.has_time_steps(cfg):
+        # All are found in the first glance, and the second one finds nothing.
+        yield from ((name, count, True, 1 + (count > 0)) for count, name in names.items())
+        return
+    steps = probes.all_steps(model)
+    yield ALL_STEPS, probes.usual_objects(cfg), False, steps
+    if probes.decides_to_stop(model):
+        # Those at which the model can still decide to stop.
+        yield from ((name, count, True, count + 1) for count, name in names.items() if count < steps)
+
+
 @torch.no_grad()
 def inference_rows(
     cfg: CfgNode, model: nn.Module, images: int, objects: Sequence[int], effort: Effort
@@ -146,17 +169,11 @@ def inference_rows(
     """
     batch, device = inference_batch(cfg, images), cfg.MODEL.DEVICE
     model.eval()
-    if not probes.has_time_steps(cfg):
+    if not isinstance(model, RecurrentAttention):
         yield _row(INFERENCE, images, lambda: model(batch), device, effort)
         return
-    steps = probes.all_steps(model)
-    runs = [(ALL_STEPS, probes.usual_objects(cfg), False, steps)]
-    if probes.decides_to_stop(model):
-        # Those at which the model can still decide to stop.
-        possible = [count for count in objects if count < steps]
-        runs += [(f"inference, {n} object{'s' * (n != 1)}, then stop", n, True, n + 1) for n in possible]
-    for name, count, stop, expected in runs:
-        with probes.known_scores(model, count, stop) as counter:
+    for name, count, stop, expected in known_runs(cfg, model, objects):
+        with probes.known_objects(model, count, stop) as counter:
             row = _row(name, images, lambda: model(batch), device, effort)
         if counter.steps != expected:
             raise RuntimeError(
@@ -164,8 +181,9 @@ def inference_rows(
                 "stop scorer is not called once per step, as this measurement expects."
             )
         yield {**row, "steps": expected}
-    networks = probes.NetworksOnly(model)
-    yield _row(NETWORKS, images, lambda: networks(batch), device, effort)
+    if probes.has_time_steps(cfg):
+        networks = probes.NetworksOnly(model)
+        yield _row(NETWORKS, images, lambda: networks(batch), device, effort)
 
 
 def all_rows(cfg: CfgNode, batch_sizes: Sequence[int], objects: Sequence[int], effort: Effort) -> Iterator[dict]:

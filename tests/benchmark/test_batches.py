@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rec_attend_d2.benchmark.batches import grid_of_disks, synthetic_batch
+from rec_attend_d2.benchmark.batches import synthetic_batch
+from rec_attend_d2.benchmark.disks import grid_of_disks
 from rec_attend_d2.benchmark.probes import usual_objects
 
 

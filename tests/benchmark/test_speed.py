@@ -7,7 +7,7 @@ import torch
 
 from rec_attend_d2.benchmark import measuring
 from rec_attend_d2.benchmark.measuring import count_flops, matmul_peak, measure
-from rec_attend_d2.benchmark.probes import all_steps, known_scores
+from rec_attend_d2.benchmark.probes import all_steps, known_objects
 from rec_attend_d2.benchmark.processes import last_line
 from rec_attend_d2.benchmark.speed import (
     Effort,
@@ -21,17 +21,35 @@ from rec_attend_d2.benchmark.speed import (
 ONCE = Effort(repeats=1, warmup=0)
 
 
-@pytest.mark.parametrize("objects", [0, 1, 3])
-def test_an_image_with_n_objects_takes_one_step_more(quick_cfg, objects):
-    cfg = quick_cfg("fast")
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "objects", "steps"), [("stage_c", 0, 1), ("stage_c", 2, 3)])
+def test_the_papers_model_takes_a_step_more_than_there_are_objects(quick_cfg, name, objects, steps):
+    cfg = quick_cfg(name)
     model, batch = build_random_model(cfg).eval(), inference_batch(cfg, 2)
     head_calls = []
     handle = model.segmentation_head.register_forward_hook(lambda *_: head_calls.append(1))
-    with known_scores(model, objects, stop=True) as counter, torch.no_grad():
+    with known_objects(model, objects, stop=True) as counter:
         model(batch)
         model(batch)
     handle.remove()
-    assert counter.steps == objects + 1 and len(head_calls) == 2 * (objects + 1)
+    assert counter.steps == steps and len(head_calls) == 2 * steps
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("objects", "boxes"), [(0, [1]), (1, [1, 1]), (8, [8, 1])])
+def test_the_fast_model_claims_all_objects_in_its_first_glance(quick_cfg, objects, boxes):
+    cfg = quick_cfg("fast")
+    model, batch = build_random_model(cfg).eval(), inference_batch(cfg, 2)
+    patches = []
+    handle = model.segmentation_head.register_forward_hook(lambda _, given, found: patches.append(len(given[0])))
+    own = model(batch)[0]["instances"]
+    patches.clear()
+    with known_objects(model, objects, stop=True) as counter:
+        outputs = model(batch)
+    handle.remove()
+    assert counter.steps == len(boxes) and patches == [2 * count for count in boxes]  # of two images
+    assert [len(output["instances"]) for output in outputs] == [objects, objects]
+    assert model(batch)[0]["instances"].scores.tolist() == own.scores.tolist()
 
 
 @torch.no_grad()
@@ -39,7 +57,7 @@ def test_the_model_is_itself_again_afterwards(quick_cfg):
     cfg = quick_cfg("stage_c")
     model, batch = build_random_model(cfg).eval(), inference_batch(cfg, 1)
     own = model(batch)[0]["instances"].scores
-    with known_scores(model, 2, stop=False) as counter:
+    with known_objects(model, 2, stop=False) as counter:
         assert set(model(batch)[0]["instances"].scores.tolist()) <= {0.0, 1.0}
     assert counter.steps == all_steps(model) == 3
     assert torch.equal(model(batch)[0]["instances"].scores, own)
@@ -48,16 +66,15 @@ def test_the_model_is_itself_again_afterwards(quick_cfg):
 def test_a_model_that_ignores_the_scores_is_not_measured(quick_cfg):
     cfg = quick_cfg("stage_c")
     model = build_random_model(cfg)
-    model.max_steps = 2  # the loop still takes T = 3
-    take = type(model).forward
-    model.forward = lambda batch: [take(model, batch), take(model, batch)][0]
-    with pytest.raises(RuntimeError, match="RecAttend took . steps in 'inference, all steps', but its scores say 2"):
+    model.max_steps = 2  # of T = 3
+    with pytest.raises(RuntimeError, match="RecAttend took 2 steps in 'inference, all steps', but its scores say 3"):
         list(inference_rows(cfg, model, 1, [], ONCE))
 
 
 @pytest.mark.parametrize(
     ("name", "runs"),
     [
+        ("fast", {"inference, 1 object apart, then stop": 2, "inference, 9 objects apart, then stop": 2}),
         ("stage_c", {"inference, all steps": 3, "inference, 1 object, then stop": 2}),
         ("stage_b", {"inference, all steps": 3}),
         ("Cityscapes/stage_a", {"inference": None}),
@@ -65,10 +82,11 @@ def test_a_model_that_ignores_the_scores_is_not_measured(quick_cfg):
 )
 def test_inference_of_every_kind_of_model(quick_cfg, name, runs):
     cfg = quick_cfg(name)
-    # After 9 objects no step is left to stop at.
+    # After 9 objects the paper's model has no step left to stop at.
     rows = {row["run"]: row for row in inference_rows(cfg, build_random_model(cfg), 2, [1, 9], ONCE)}
     assert {run: rows[run].get("steps") for run in runs} == runs
-    assert rows.keys() - runs.keys() <= {"inference, all steps, networks only"}
+    networks = {"inference, all steps, networks only"} if name.startswith("stage") else set()
+    assert rows.keys() - runs.keys() == networks
     for row in rows.values():
         assert row["batch"] == 2 and row["flops"] > 0 and row["seconds"]["repeats"] == 1
         assert row["images_per_second"] == pytest.approx(2 / row["seconds"]["median"])
@@ -118,15 +136,16 @@ def test_every_training_step_is_the_same_and_changes_nothing(quick_cfg, name):
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("name", ["stage_c", "fast", "Cityscapes/stage_c"])
+@pytest.mark.parametrize("name", ["stage_c", "Cityscapes/stage_c"])
 def test_postprocessing_finds_the_objects_it_is_given(quick_cfg, name):
     seconds, found = postprocessing_time(quick_cfg(name), ONCE, image_size=(64, 128), objects=4)
     assert found == 4 and seconds["repeats"] == 1 and seconds["median"] > 0
 
 
-def test_there_is_no_postprocessor_to_time_in_other_models(quick_cfg):
-    with pytest.raises(ValueError, match="'RecAttendBoxProposer' has no TEST.POSTPROCESSOR.*--postprocessing"):
-        postprocessing_time(quick_cfg("stage_b"), ONCE)
+@pytest.mark.parametrize(("name", "architecture"), [("stage_b", "RecAttendBoxProposer"), ("fast", "FastRecAttend")])
+def test_there_is_no_postprocessor_to_time_in_other_models(quick_cfg, name, architecture):
+    with pytest.raises(ValueError, match=f"'{architecture}' has no post-processing of whole masks.*--postprocessing"):
+        postprocessing_time(quick_cfg(name), ONCE)
 
 
 def test_a_process_that_fails_is_reported():
