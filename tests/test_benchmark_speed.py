@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from rec_attend_d2.benchmark import speed
 from rec_attend_d2.benchmark.speed_report import KEYS
 from rec_attend_d2.config import load_config
+from rec_attend_d2.prediction.predictor import Predictor
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = "tests/configs"
@@ -40,6 +42,7 @@ def run(tool, monkeypatch, capsys) -> Callable[..., str]:
             speed, "training_memory", lambda *_: {"peak": 3_000_000, "idle": 1_000_000, "increase": 2_000_000}
         )
         monkeypatch.setattr(tool, "matmul_peak", lambda device: {"512": 1e12})
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")  # chooses the number of threads, which is not tried then
         monkeypatch.chdir(ROOT)
         tool.main()
         return capsys.readouterr().out
@@ -57,8 +60,14 @@ def check_schema(report: dict, root: Path) -> None:
         assert row["seconds"]["q1"] <= row["seconds"]["median"] <= row["seconds"]["q3"]
 
 
-@pytest.mark.parametrize("name", ["stage_c", "fast"])
-def test_the_tool_as_a_user_calls_it(run_tool, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "stopping", "words"),
+    [
+        ("stage_c", "inference, 1 object, then stop", ["networks only"]),
+        ("fast", "inference, 1 object apart, then stop", []),
+    ],
+)
+def test_the_tool_as_a_user_calls_it(run_tool, tmp_path, name, stopping, words):
     process = run_tool("benchmark_speed", "--config-file", f"{QUICK}/{name}.yaml", *BRIEF, "--output", tmp_path)
     assert process.returncode == 0, process.stderr[-3000:]
     report = json.loads((tmp_path / f"configs_{name}.json").read_text())
@@ -66,9 +75,10 @@ def test_the_tool_as_a_user_calls_it(run_tool, tmp_path, name):
     rows = {row["run"]: row for row in report["rows"]}
     memory = rows["training step"]["memory"]
     assert 100e6 < memory["idle"] < memory["peak"] < 4e9 and memory["increase"] == memory["peak"] - memory["idle"]
-    assert rows["inference, 1 object, then stop"]["steps"] == 2
-    for words in ("GFLOP/s", "of the machine's peak", "training step", "networks only", "Written to"):
-        assert words in process.stdout
+    assert rows[stopping]["steps"] == 2
+    assert (len(rows) == 2) == (name == "fast")
+    for word in ("GFLOP/s", "of the machine's peak", "training step", "Written to", *words):
+        assert word in process.stdout
 
 
 def test_mask_rcnn(run, tmp_path):
@@ -142,7 +152,7 @@ def test_what_is_asked_for_besides(run, tool, tmp_path, monkeypatch):
             ["--config-file", f"{QUICK}/stage_c.yaml", "--compare", "nowhere.json"],
             "nowhere.json' can't be read as json",
         ),
-        (["--config-file", f"{QUICK}/stage_b.yaml", "--postprocessing"], "no TEST.POSTPROCESSOR"),
+        (["--config-file", f"{QUICK}/stage_b.yaml", "--postprocessing"], "no post-processing of whole masks"),
         (["--config-file", f"{QUICK}/stage_c.yaml", "MODEL.REC_ATTEND.NORM", "x"], "MODEL.REC_ATTEND.NORM"),
     ],
 )
@@ -173,6 +183,61 @@ def test_cuda_is_refused_where_there_is_none(run, tool, monkeypatch):
         run("--config-file", f"{QUICK}/stage_c.yaml", "--device", "cuda")
 
 
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(tmp_path) -> list[str]:
+    """Arguments for the quick fast config with weights in a file."""
+    cfg = load_config(str(ROOT / QUICK / "fast.yaml"), ["MODEL.DEVICE", "cpu"])
+    torch.save({"model": speed.build_random_model(cfg).state_dict()}, tmp_path / "model.pth")
+    return ["--config-file", f"{QUICK}/fast.yaml", "--repeats", "2", "--warmup", "0", "--output", f"{tmp_path}/a.json"]
+
+
+def test_pictures_with_trained_weights(run, trained, squares, tmp_path, monkeypatch):
+    monkeypatch.setattr("rec_attend_d2.modeling.fast.place_proposer.PLACE_PROBABILITY", 0.0)
+    picture = squares / "squares_1.png"
+    options = ["INPUT.IMAGE_SIZE", "[64, 96]", "MODEL.WEIGHTS", tmp_path / "model.pth"]
+    run(*trained, "--pictures", picture, squares / "squares_3.png", *options)
+    report = json.loads((tmp_path / "a.json").read_text())
+    check_schema(report, tmp_path.parent)
+    (row,) = report["rows"]
+    assert row["run"] == "pictures, 64 x 96" and row["seconds"]["repeats"] == 2
+    assert row["seconds_with_postprocessing"]["repeats"] == 2 and len(report["settings"]["pictures"]) == 2
+    cfg = load_config(str(ROOT / QUICK / "fast.yaml"), ["MODEL.DEVICE", "cpu", *map(str, options)])
+    predictor = Predictor(cfg)
+    images = [predictor.read(squares / f"squares_{count}.png") for count in (1, 3)]
+    assert row["objects"] == sum(found.count for found in predictor.predict(images)) / 2 > 0
+    assert row["steps"] == sum(len(predictor.trace(image).steps) for image in images) / 2
+    again = run(*trained, "--compare", tmp_path / "a.json", "--pictures", picture, squares / "squares_3.png", *options)
+    assert re.search(r"pictures, 64 x 96, batch 1, objects +(\S+) +\1 +1\.00\n", again)
+    assert re.search(r"pictures, 64 x 96, batch 1, with post-processing, ms +\S", again)
+    with pytest.raises(SystemExit, match="can't be compared .* another --pictures"):
+        run(*trained, "--compare", tmp_path / "a.json", "--pictures", picture, *options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["SQUARES", "MODEL.WEIGHTS", ""], "no weights: set MODEL.WEIGHTS"),
+        (["SQUARES", "MODEL.WEIGHTS", "nowhere.pth"], "nowhere.pth"),
+        (["no/*.png", "MODEL.WEIGHTS", "WEIGHTS"], r"No file matches the pattern 'no/\*.png'"),
+        (["nothing.png", "MODEL.WEIGHTS", "WEIGHTS"], "nothing.png does not exist"),
+    ],
+)
+def test_pictures_that_can_not_be_measured(run, trained, squares, tmp_path, arguments, message):
+    known = {"SQUARES": squares, "WEIGHTS": tmp_path / "model.pth"}
+    with pytest.raises(SystemExit, match=message) as error:
+        run(*trained, "--pictures", *[known.get(word, word) for word in arguments])
+    assert "\n" not in str(error.value) and not (tmp_path / "a.json").exists()
+
+
+def test_pictures_without_a_file(run, trained, capsys):
+    with pytest.raises(SystemExit):
+        run(*trained, "--pictures", "MODEL.WEIGHTS", "model.pth")
+    assert "--pictures names no image" in capsys.readouterr().err
+
+
 # --- growth and starts ------------------------------------------------------------------------------------------------
 
 
@@ -191,23 +256,27 @@ def work(cfg) -> dict[str, float]:
     """A model whose time is linear in steps and pixels, and whose memory grows with the root of the pixels."""
     height, width = cfg.INPUT.IMAGE_SIZE
     node = cfg.MODEL.REC_ATTEND
-    assert node.TEST.MAX_STEPS in (0, 5)
     return {"time": 2e-6 * node.TIME_STEPS * height * width, "memory": (height * width) ** 0.5}
 
 
 def test_both_series_of_growth(tool, load, monkeypatch):
     monkeypatch.setattr(tool, "SIDES", (32, 64, 128))
-    growth = tool.measure_growth(load("fast"), work)
+    growth = tool.measure_growth(load("stage_c"), work)
     assert growth["time steps"]["exponents"] == {"time": pytest.approx(1), "memory": pytest.approx(0)}
     assert growth["pixels"]["exponents"] == {"time": pytest.approx(1), "memory": pytest.approx(0.5)}
     assert [row["size"] for row in growth["pixels"]["rows"]] == [1024, 4096, 16384]
-    assert list(tool.measure_growth(load("Cityscapes/stage_a"), work)) == ["pixels"]
+    # Neither has a number of time steps that could grow.
+    for name in ("fast", "Cityscapes/stage_a"):
+        assert list(tool.measure_growth(load(name), work)) == ["pixels"]
 
 
-def test_growth_values(tool, load, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "inference"), [("stage_c", "inference, all steps"), ("fast", "inference, 2 objects apart, then stop")]
+)
+def test_growth_values(tool, load, monkeypatch, name, inference):
     monkeypatch.setattr(speed, "training_memory", lambda *arguments: {"increase": 6})
-    values = tool.growth_values(load("stage_c"), 1, speed.Effort(repeats=1, warmup=0))
-    assert values.keys() == {"training step", "inference, all steps", "training memory"}
+    values = tool.growth_values(load(name), 1, speed.Effort(repeats=1, warmup=0))
+    assert values.keys() == {"training step", inference, "training memory"}
     assert values["training memory"] == 6 and min(values.values()) > 0
 
 

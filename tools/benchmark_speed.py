@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""How fast a model trains and infers, on synthetic images with random weights.
+"""How fast a model trains and infers, on synthetic images with random weights, or on pictures with trained ones.
 
     python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml [--batch-sizes 1,5] [--objects 5,10] \
         [--repeats N] [--warmup N] [--threads N] [--device cpu|cuda] [--output FOLDER or FILE.json] \
-        [--compare OLD.json] [--startup] [--growth] [--postprocessing] [KEY VALUE ...]
+        [--compare OLD.json] [--startup] [--growth] [--postprocessing] [--pictures FILE_OR_FOLDER ...] [KEY VALUE ...]
 
 takes any config of this project and, for comparison, Detectron2's own, by path or by its name in the model zoo
 (COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml). Images have INPUT.IMAGE_SIZE, also for Detectron2's models.
@@ -12,7 +12,13 @@ takes any config of this project and, for comparison, Detectron2's own, by path 
 * FLOPs are counted by torch.utils.flop_counter: matrix products and convolutions of all time steps, forward and
   backward, a multiplication and an addition as two. The machine's peak is the best of several float32 matrix products.
 * Peak memory of training on a CPU is that of a fresh process that does nothing else; on CUDA that of the tensors.
-* "N objects, then stop": the stop scorer computes as ever, but its scores are replaced, so that N + 1 steps are taken.
+* "N objects, then stop": the networks of the paper's model compute as ever, but its scores are replaced, so that N + 1
+  steps are taken. "N objects apart, then stop": so do those of the fast model, but it is made to claim N boxes side by
+  side in its first glance and nothing in its second, which is the last. Objects that touch would take more glances.
+* --pictures measures trained weights (MODEL.WEIGHTS) on pictures, one by one, each scaled to INPUT.IMAGE_SIZE, instead
+  of synthetic images: seconds of the networks with all their steps, and with post-processing; objects and steps per
+  picture. Quartiles are over pictures, of each of which the fastest run counts. To give another INPUT.IMAGE_SIZE than
+  that of the training, scale MODEL.REC_ATTEND.BOX_PROPOSER.INITIAL_SIZE, a share of the image's height, against it.
 * A Detectron2 detector with random weights finds nothing, which spares it work. Let it find N objects by adding
   MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.0 TEST.DETECTIONS_PER_IMAGE N.
 """
@@ -37,8 +43,11 @@ from detectron2.config import CfgNode
 
 from rec_attend_d2.benchmark import probes, speed, speed_report
 from rec_attend_d2.benchmark.measuring import describe_environment, matmul_peak, measure, timing, use_threads
+from rec_attend_d2.benchmark.pictures import picture_row
 from rec_attend_d2.benchmark.processes import environment, last_line
 from rec_attend_d2.config import different_settings, load_config
+from rec_attend_d2.prediction.sources import find_images
+from rec_attend_d2.threads import choose_threads
 from rec_attend_d2.whole_files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,6 +84,13 @@ def numbers(text: str) -> list[int]:
     return sorted({int(part) for part in parts})
 
 
+def split_words(words: list[str]) -> tuple[list[str], list[str]]:
+    """Files before the first word that is a config key, such as INPUT.IMAGE_SIZE or SEED, and the words from there."""
+    keys = load_config("", []).keys()
+    first = next((i for i, word in enumerate(words) if word.split(".")[0] in keys and not os.path.exists(word)), None)
+    return (words, []) if first is None else (words[:first], words[first:])
+
+
 def parse_arguments() -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -86,7 +102,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--repeats", type=int, default=10, help="runs that count (default 10)")
     parser.add_argument("--warmup", type=int, default=2, help="runs before them (default 2)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: the fastest number just now)")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default MODEL.DEVICE, or the CPU without CUDA")
     parser.add_argument(
         "--output", type=Path, default=Path("output/benchmark_speed"), help="json to write, or a folder for it"
@@ -97,10 +113,18 @@ def parse_arguments() -> argparse.Namespace:
         "--growth", action="store_true", help="also fit how they grow with T and pixels (smallest batch)"
     )
     parser.add_argument("--postprocessing", action="store_true", help="also time it alone, for a large image")
+    parser.add_argument(
+        "--pictures", nargs="+", metavar="FILE", help="measure MODEL.WEIGHTS on images (files, folders, patterns)"
+    )
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config changes")
     arguments = parser.parse_args()
+    if arguments.pictures:
+        arguments.pictures, swallowed = split_words(arguments.pictures)
+        arguments.opts = swallowed + arguments.opts
+        if not arguments.pictures:
+            parser.error("--pictures names no image: give files, folders or patterns before KEY VALUE.")
     for name, least in (("repeats", 1), ("warmup", 0), ("threads", 1)):
-        if getattr(arguments, name) < least:
+        if getattr(arguments, name) is not None and getattr(arguments, name) < least:
             parser.error(f"--{name} is {getattr(arguments, name)}; give at least {least}.")
     if arguments.batch_sizes and min(arguments.batch_sizes) < 1:
         parser.error("--batch-sizes holds a number below 1.")
@@ -129,7 +153,6 @@ def configure(arguments: argparse.Namespace) -> CfgNode:
         raise ValueError("--device is cuda, but PyTorch finds no CUDA device here. Leave it out, or give cpu.")
     if arguments.device:
         cfg.MODEL.DEVICE = arguments.device
-    cfg.MODEL.WEIGHTS = ""  # they are random
     return cfg
 
 
@@ -139,13 +162,23 @@ def keys_of(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return {key: keys_of(value, new[key]) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
-def check_comparable(old: dict[str, Any], cfg: CfgNode, machine: dict[str, Any], path: Path) -> None:
-    """Raise a ValueError where an older report's figures are of something else than what will be measured."""
-    different = speed_report.different_environment(old["environment"], machine)
+def check_comparable(old: dict[str, Any], new: dict[str, Any], cfg: CfgNode, path: Path) -> None:
+    """Raise a ValueError where an older report's figures are of something else than what will be measured.
+
+    Args:
+        old: the report.
+        new: environment and settings of the one to come.
+        cfg: its config.
+        path: of the older report.
+    """
+    different = speed_report.different_environment(old["environment"], new["environment"])
+    if old["settings"].get("pictures", []) != new["settings"]["pictures"]:
+        different.append("--pictures")
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "config.yaml")
         config.write_text(yaml.safe_dump(keys_of(old["config"], yaml.safe_load(cfg.dump()))))
-        different += different_settings(cfg, config)
+        # Trained weights may well be compared with others; both reports name them.
+        different += [key for key in different_settings(cfg, config) if key != "MODEL.WEIGHTS"]
     if different:
         raise ValueError(f"--compare {path} can't be compared with this run, which has another {', '.join(different)}.")
 
@@ -156,6 +189,13 @@ def plain_path(word: str) -> str:
         return word
     inside = os.path.relpath(word, ROOT)
     return inside if not inside.startswith("..") else "/".join(Path(word).parts[-2:])
+
+
+def config_of_report(cfg: CfgNode) -> dict[str, Any]:
+    """The config as it stands in a report."""
+    content = yaml.safe_load(cfg.dump())
+    content["MODEL"]["WEIGHTS"] = plain_path(cfg.MODEL.WEIGHTS)
+    return content
 
 
 def import_times(repeats: int, threads: int) -> dict[str, dict[str, float]]:
@@ -292,23 +332,34 @@ def benchmark(arguments: argparse.Namespace) -> None:
     """Measure, print the tables and write the json."""
     cfg = configure(arguments)
     effort = speed.Effort(arguments.repeats, arguments.warmup)
+    pictures = find_images(arguments.pictures or [])
+    if not pictures:
+        cfg.MODEL.WEIGHTS = ""  # they are random
+    device = cfg.MODEL.DEVICE
+    arguments.threads = arguments.threads or choose_threads(device) or torch.get_num_threads()
     use_threads(arguments.threads)
-    machine = describe_environment(cfg.MODEL.DEVICE, arguments.threads)
-    old = speed_report.read_report(arguments.compare) if arguments.compare else None
-    if old is not None:
-        check_comparable(old, cfg, machine, arguments.compare)
     batch_sizes = arguments.batch_sizes or sorted({1, cfg.SOLVER.IMS_PER_BATCH})
-    content = {
+    content: dict[str, Any] = {
         "schema": speed_report.SCHEMA,
         "command": shlex.join(["python", "tools/benchmark_speed.py", *map(plain_path, sys.argv[1:])]),
         "config_file": plain_path(arguments.config_file),
-        "config": yaml.safe_load(cfg.dump()),
-        "environment": machine,
-        "settings": {"repeats": arguments.repeats, "warmup": arguments.warmup, "batch_sizes": batch_sizes},
-        "peak": matmul_peak(cfg.MODEL.DEVICE),
-        **optional_parts(arguments, cfg, effort),
-        "rows": list(speed.all_rows(cfg, batch_sizes, arguments.objects, effort)),
+        "config": config_of_report(cfg),
+        "environment": describe_environment(device, arguments.threads),
+        "settings": {
+            "repeats": arguments.repeats,
+            "warmup": arguments.warmup,
+            "batch_sizes": [1] if pictures else batch_sizes,
+            "pictures": [plain_path(path) for path in pictures],
+        },
     }
+    old = speed_report.read_report(arguments.compare) if arguments.compare else None
+    if old is not None:
+        check_comparable(old, content, cfg, arguments.compare)
+    content |= {"peak": matmul_peak(device), **optional_parts(arguments, cfg, effort)}
+    if pictures:
+        content["rows"] = [picture_row(cfg, find_config(arguments.config_file), pictures, effort)]
+    else:
+        content["rows"] = list(speed.all_rows(cfg, batch_sizes, arguments.objects, effort))
     print(speed_report.tables(content))
     if old is not None:
         print(f"\n{speed_report.comparison_table(old, content)}")

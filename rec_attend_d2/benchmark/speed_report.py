@@ -60,6 +60,10 @@ def figures(report: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
         name = f"{row['run']}, batch {row['batch']}"
         add_time(name, row["seconds"])
         values[f"{name}, GFLOP"] = row["flops"] / 1e9, f"{share_of_peak(row, report):.1f} % of the machine's peak"
+        if "objects" in row:  # of pictures, whose objects are not known beforehand
+            add_time(f"{name}, with post-processing", row["seconds_with_postprocessing"])
+            values[f"{name}, objects"] = row["objects"], "mean"
+            values[f"{name}, steps"] = row["steps"], "mean"
         if "memory" in row:
             values[f"{name}, peak MB"] = row["memory"]["peak"] / MEGABYTE, ""
             values[f"{name}, over idle MB"] = row["memory"]["increase"] / MEGABYTE, ""
