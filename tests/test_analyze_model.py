@@ -44,7 +44,7 @@ def test_operations_are_those_of_all_steps_or_of_one_glance(run, name):
     assert "box_proposer" in printed and "#activations" in printed
     cfg = load_config(str(ROOT / path), ["MODEL.DEVICE", "cpu"])
     model, batch = build_random_model(cfg).eval(), inference_batch(cfg, 1)
-    value, unit = re.findall(r"\| model +\| \S+ +\| (\S+)([KM])", printed)[0]
+    value, unit = re.findall(r"\| (?:model\.)?model +\| \S+ +\| (\S+)([KM])", printed)[0]
     counted = float(value) * {"K": 1e3, "M": 1e6}[unit]
     # Both count matrix products and convolutions, the other one a multiplication and an addition as two.
     with known_objects(model, usual_objects(cfg), stop=True):

@@ -32,6 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,19 @@ from detectron2 import model_zoo
 from detectron2.config import CfgNode
 
 from rec_attend_d2.benchmark import probes, speed, speed_report
-from rec_attend_d2.benchmark.measuring import describe_environment, matmul_peak, measure, timing, use_threads
-from rec_attend_d2.benchmark.pictures import picture_row
+from rec_attend_d2.benchmark.measuring import (
+    count_flops,
+    describe_environment,
+    matmul_peak,
+    measure,
+    seconds_of,
+    timing,
+    use_threads,
+)
+from rec_attend_d2.benchmark.models import inference_mapper
 from rec_attend_d2.benchmark.processes import environment, last_line
 from rec_attend_d2.config import different_settings, load_config
+from rec_attend_d2.prediction.predictor import Predictor, find_weights
 from rec_attend_d2.prediction.sources import find_images
 from rec_attend_d2.threads import choose_threads
 from rec_attend_d2.whole_files import write_json
@@ -198,6 +208,55 @@ def config_of_report(cfg: CfgNode) -> dict[str, Any]:
     return content
 
 
+@torch.no_grad()
+def picture_row(cfg: CfgNode, config_file: str, paths: Sequence[str], effort: speed.Effort) -> dict[str, Any]:
+    """Row of a report (see :mod:`.speed`) of inference with the weights of MODEL.WEIGHTS.
+
+    Args:
+        cfg: with MODEL.WEIGHTS.
+        config_file: beside which the weights are looked for too.
+        paths: image files, at least one; each is scaled to INPUT.IMAGE_SIZE.
+        effort: of the repeated runs of a picture the fastest counts; only the first picture is run before them.
+
+    Returns:
+        The row, whose ``seconds`` are those of the network with all of its steps, and whose quartiles are over
+        pictures. It has besides: ``seconds_with_postprocessing``, the same up to masks at the picture's own size;
+        ``objects`` and ``steps`` per picture, means.
+
+    Raises:
+        OSError, ValueError: a picture can't be read, or there are no weights that fit.
+    """
+    predictor = Predictor(cfg, find_weights(cfg, config_file))
+    model, mapper, device = predictor.model, inference_mapper(predictor.cfg), predictor.cfg.MODEL.DEVICE
+    batches = [[mapper.map_image(predictor.read(path))[0]] for path in paths]
+    for _ in range(effort.warmup):
+        model(batches[0])
+    networks: list[float] = []
+    whole: list[float] = []
+    flops: list[int] = []
+    steps: list[int] = []
+    objects: list[int] = []
+    for batch in batches:
+        run, forward = partial(model.run, batch), partial(model, batch)
+        networks.append(min(seconds_of(run, device) for _ in range(effort.repeats)))
+        whole.append(min(seconds_of(forward, device) for _ in range(effort.repeats)))
+        flops.append(count_flops(run))
+        steps.append(len(run()[0][0]))
+        objects.append(len(forward()[0]["instances"]))
+    height, width = cfg.INPUT.IMAGE_SIZE
+    seconds = timing(networks)
+    return {
+        "run": f"pictures, {height} x {width}",
+        "batch": 1,
+        "seconds": seconds,
+        "images_per_second": 1 / seconds["median"],
+        "flops": round(float(np.mean(flops))),
+        "steps": float(np.mean(steps)),
+        "objects": float(np.mean(objects)),
+        "seconds_with_postprocessing": timing(whole),
+    }
+
+
 def import_times(repeats: int, threads: int) -> dict[str, dict[str, float]]:
     """Seconds of importing the modules of Detectron2 that this package uses, and of importing this package then."""
     modules = last_line(["-c", _LIST_MODULES], threads)
@@ -274,9 +333,9 @@ def fit_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
-def _with_side(cfg: CfgNode, side: int) -> CfgNode:
+def _with(cfg: CfgNode, key: str, value: Any) -> CfgNode:
     cfg = cfg.clone()
-    cfg.INPUT.IMAGE_SIZE = [side, side]
+    cfg.merge_from_list([key, value])
     return cfg
 
 
@@ -292,8 +351,8 @@ def measure_growth(cfg: CfgNode, values: Callable[[CfgNode], dict[str, float]]) 
     """
     series: dict[str, dict[int, CfgNode]] = {}
     if probes.has_time_steps(cfg):
-        series["time steps"] = {steps: probes.with_time_steps(cfg, steps) for steps in TIME_STEPS}
-    series["pixels"] = {side * side: _with_side(cfg, side) for side in SIDES}
+        series["time steps"] = {steps: _with(cfg, "MODEL.REC_ATTEND.TIME_STEPS", steps) for steps in TIME_STEPS}
+    series["pixels"] = {side * side: _with(cfg, "INPUT.IMAGE_SIZE", [side, side]) for side in SIDES}
     result = {}
     for name, configs in series.items():
         rows = [{"size": size, **values(changed)} for size, changed in configs.items()]

@@ -6,10 +6,7 @@ Shapes: `N` objects, `H, W` network input.
 import math
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-
-from ..layers.boxes import CenterBoxes, padded_boxes
 
 # Of an object, relative to the cell of the grid on which objects are placed.
 RADIUS = 0.4
@@ -31,9 +28,3 @@ def grid_of_disks(size: tuple[int, int], objects: int) -> NDArray[np.bool_]:
     inside = (y % 1 - 0.5) ** 2 + (x % 1 - 0.5) ** 2 < RADIUS**2
     number = y.astype(int) * columns + x.astype(int)
     return inside & (number == np.arange(objects)[:, None, None])
-
-
-def boxes_of_disks(size: tuple[int, int], objects: int) -> CenterBoxes:
-    """Their tight boxes [N, 2], no two of which share a pixel. Raises as :func:`grid_of_disks`."""
-    boxes = padded_boxes(torch.from_numpy(grid_of_disks(size, objects))[None].float(), 0.0, 0.0)
-    return CenterBoxes(boxes.center[0], boxes.size[0])

@@ -13,12 +13,12 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from ..layers.boxes import CenterBoxes
+from ..layers.boxes import CenterBoxes, padded_boxes
 from ..modeling import FastRecAttend, RecAttend, RecurrentAttention
 from ..modeling.paper.postprocessing import StrongestInstance
 from ..modeling.paper.sequence_model import SequenceModel
 from ..modeling.steps import Feeder, select
-from .disks import boxes_of_disks
+from .disks import grid_of_disks
 
 # Meta-architectures that find no instance masks, and those that do where MODEL.MASK_ON says so.
 WITHOUT_MASKS = frozenset({"RecAttendBoxProposer", "RecAttendPreprocessor"})
@@ -69,13 +69,6 @@ def number_of_classes(cfg: CfgNode) -> int:
     return max(1, node.NUM_CLASSES, node.PREPROCESSOR.FOREGROUND_CLASSES - 1)
 
 
-def with_time_steps(cfg: CfgNode, steps: int) -> CfgNode:
-    """The config with T = ``steps``, in training and at inference."""
-    cfg = cfg.clone()
-    cfg.MODEL.REC_ATTEND.TIME_STEPS = steps
-    return cfg
-
-
 def postprocessing_of(cfg: CfgNode, masks: Tensor, image_size: tuple[int, int]) -> Callable[[], Any]:
     """A function that post-processes soft masks [n, H, W] in [0, 1] to instances of an image of ``image_size``.
 
@@ -100,11 +93,6 @@ def postprocessing_of(cfg: CfgNode, masks: Tensor, image_size: tuple[int, int]) 
 
 
 # --- of a model at inference ------------------------------------------------------------------------------------------
-
-
-def all_steps(model: nn.Module) -> int:
-    """Time steps of an image that is never finished; 0 of a model without a fixed number of time steps."""
-    return model.time_steps if isinstance(model, SequenceModel) else 0
 
 
 def decides_to_stop(model: nn.Module) -> bool:
@@ -136,7 +124,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 @contextmanager
-def known_objects(model: nn.Module, objects: int, stop: bool) -> Iterator[SimpleNamespace]:
+def known_objects(model: RecurrentAttention, objects: int, stop: bool) -> Iterator[SimpleNamespace]:
     """Let every image have ``objects`` objects, and no more: their scores become 1, all others 0.
 
     The paper's model finds one in each of its first steps. The fast one finds them side by side in its first glance
@@ -145,9 +133,9 @@ def known_objects(model: nn.Module, objects: int, stop: bool) -> Iterator[Simple
     in the last call of the model.
 
     Args:
-        model: a recurrent model.
-        objects: number of objects.
-        stop: let images end with their first step that claims nothing, whatever the config says, rather than never.
+        model: at inference.
+        objects: in every image.
+        stop: let images end with their first step that claims nothing, as the fast model's always do.
     """
     counter = SimpleNamespace(steps=0)
 
@@ -161,37 +149,32 @@ def known_objects(model: nn.Module, objects: int, stop: bool) -> Iterator[Simple
         known = torch.full_like(found, float(left))
         return (known, *rest) if rest else known
 
-    parts: Any = model
-    scorer = parts.stop_scorer if decides_to_stop(model) else parts.box_scorer
-    handles = [parts.preprocessor.register_forward_pre_hook(restart), scorer.register_forward_hook(score)]
+    scorer: Any = model.stop_scorer if decides_to_stop(model) else model.box_scorer
+    handles = [model.preprocessor.register_forward_pre_hook(restart), scorer.register_forward_hook(score)]
     if isinstance(model, FastRecAttend):
         handles += _known_places(model, objects, counter)
-    changed = {"stop_early": stop, "stop_threshold": 0.5} if decides_to_stop(model) else {}
-    before = {name: getattr(model, name) for name in changed}
+    before = model.stop_early, model.stop_threshold
+    model.stop_early, model.stop_threshold = stop or isinstance(model, FastRecAttend), 0.5
     try:
-        for name, value in changed.items():
-            setattr(model, name, value)
         yield counter
     finally:
-        for name, value in before.items():
-            setattr(model, name, value)
+        model.stop_early, model.stop_threshold = before
         for handle in handles:
             handle.remove()
 
 
 def _known_places(model: FastRecAttend, objects: int, counter: SimpleNamespace) -> list[Any]:
     """Hooks by which a glance looks at the boxes of disks, in the first one at all of them, and finds filled boxes."""
-    disks = boxes_of_disks(model.image_size, max(objects, 1))
-    disks = CenterBoxes(disks.center.to(model.device), disks.size.to(model.device))
+    disks = torch.from_numpy(grid_of_disks(model.image_size, max(objects, 1))).to(model.device)
+    tight = select(padded_boxes(disks[None].float(), 0.0, 0.0), 0)
 
     def place(module: nn.Module, arguments: Any, output: Any) -> Any:
         found, scan = output
-        images, count = len(scan.logits), len(disks.center) if counter.steps == 0 else 1
+        images, count = len(scan.logits), len(disks) if counter.steps == 0 else 1
         # An image's best place stands for all of its boxes: the scorer and the masks are computed for each.
         best = torch.searchsorted(found.image, torch.arange(images, device=found.image.device))
-        rows = best.repeat_interleave(count)
-        boxes = CenterBoxes(disks.center[:count].repeat(images, 1), disks.size[:count].repeat(images, 1))
-        return replace(select(found, rows), boxes=boxes), scan
+        boxes = CenterBoxes(tight.center[:count].repeat(images, 1), tight.size[:count].repeat(images, 1))
+        return replace(select(found, best.repeat_interleave(count)), boxes=boxes), scan
 
     def fill(module: nn.Module, arguments: Any, output: Any) -> Any:
         logits, features = output

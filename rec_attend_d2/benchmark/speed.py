@@ -137,27 +137,6 @@ def inference_batch(cfg: CfgNode, images: int) -> list[dict]:
     return [{k: v for k, v in entry.items() if k != "instances"} for entry in synthetic_batch(cfg, images)]
 
 
-def known_runs(cfg: CfgNode, model: nn.Module, objects: Sequence[int]) -> Iterator[tuple[str, int, bool, int]]:
-    """The runs of a recurrent model at inference whose results are known: name, objects, whether it stops, and steps.
-
-    Args:
-        cfg: of the model.
-        model: a recurrent one.
-        objects: numbers of objects after which it stops.
-    """
-    apart = " apart" if not probes.has_time_steps(cfg) else ""
-    names = {count: f"inference, {count} object{'s' * (count != 1)}{apart}, then stop" for count in objects}
-    if not probes.has_time_steps(cfg):
-        # All are found in the first glance, and the second one finds nothing.
-        yield from ((name, count, True, 1 + (count > 0)) for count, name in names.items())
-        return
-    steps = probes.all_steps(model)
-    yield ALL_STEPS, probes.usual_objects(cfg), False, steps
-    if probes.decides_to_stop(model):
-        # Those at which the model can still decide to stop.
-        yield from ((name, count, True, count + 1) for count, name in names.items() if count < steps)
-
-
 @torch.no_grad()
 def inference_rows(
     cfg: CfgNode, model: nn.Module, images: int, objects: Sequence[int], effort: Effort
@@ -172,7 +151,15 @@ def inference_rows(
     if not isinstance(model, RecurrentAttention):
         yield _row(INFERENCE, images, lambda: model(batch), device, effort)
         return
-    for name, count, stop, expected in known_runs(cfg, model, objects):
+    if probes.has_time_steps(cfg):
+        steps = cfg.MODEL.REC_ATTEND.TIME_STEPS
+        runs = [(ALL_STEPS, probes.usual_objects(cfg), False, steps)]
+        # Those at which the model can still decide to stop.
+        possible = [count for count in objects if count < steps and probes.decides_to_stop(model)]
+        runs += [(f"inference, {n} object{'s' * (n != 1)}, then stop", n, True, n + 1) for n in possible]
+    else:  # all objects are found in the first glance, and none in the second
+        runs = [(f"inference, {n} object{'s' * (n != 1)} apart, then stop", n, True, 1 + (n > 0)) for n in objects]
+    for name, count, stop, expected in runs:
         with probes.known_objects(model, count, stop) as counter:
             row = _row(name, images, lambda: model(batch), device, effort)
         if counter.steps != expected:
