@@ -93,7 +93,6 @@ def test_the_recipes_have_stages(tool, tmp_path, folder: str):
     assert len(stages) == (2 if folder == "CVPPP" else 3)
     for cfg, before in zip(configs[1:], stages[:-1], strict=True):
         assert cfg.MODEL.WEIGHTS == str(before.folder / "model_final.pth")
-        assert cfg.MODEL.REC_ATTEND.PREPROCESSOR.FREEZE
 
 
 def test_a_stage_that_fails_is_named(run_tool, tmp_path):
