@@ -4,9 +4,13 @@ import hashlib
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
+from rec_attend_d2.config import load_config
 from rec_attend_d2.data.datasets.rosettes import ensure_rosettes
+from rec_attend_d2.prediction import Predictor
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 IMAGES = 12
@@ -45,3 +49,34 @@ def test_rosettes(run_tool, few_plants, tmp_path, precision: str):
     counting = json.loads((tmp_path / "out" / "metrics_final.json").read_text())["counting"]
     assert counting["num_images"] == IMAGES
     assert counting["SBD"] > 0.88 and counting["abs_DiC"] <= 0.5
+
+
+def discs_apart() -> np.ndarray:
+    """A dark picture [256, 256] with 16 blurred discs, none of which is near another."""
+    picture = np.zeros((256, 256), np.uint8)
+    places = np.random.default_rng(0)
+    for y in range(32, 256, 64):
+        for x in range(32, 256, 64):
+            center = (x + int(places.integers(-12, 13)), y + int(places.integers(-12, 13)))
+            cv2.circle(picture, center, int(places.integers(5, 8)), int(places.integers(90, 160)), -1)
+    return cv2.GaussianBlur(picture, (0, 0), 1.0)
+
+
+def test_one_by_one_finds_the_same_objects_as_glances_where_they_stand_apart():
+    traces = []
+    for objects in (0, 1):
+        options = [
+            "MODEL.WEIGHTS",
+            str(WEIGHTS / "nuclei_fast.pth"),
+            "MODEL.REC_ATTEND.FAST.OBJECTS_PER_GLANCE",
+            objects,
+        ]
+        predictor = Predictor(load_config(str(WEIGHTS / "nuclei_fast.yaml"), options))
+        traces.append(predictor.trace(predictor.prepare(discs_apart())))
+    glances, one_by_one = traces
+    assert len(glances.steps) <= 3 and len(one_by_one.steps) == 17
+    first, second = (trace.found[-1].pred_masks.flatten(1).float() for trace in traces)
+    assert len(first) == len(second) == 16
+    overlap = first @ second.T
+    iou = overlap / (first.sum(1)[:, None] + second.sum(1)[None] - overlap)
+    assert (iou.amax(1) > 0.9).all() and (iou.amax(0) > 0.9).all()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Draw losses and results of trainings over time.
 
-python tools/plot_curves.py --output curves.png output/nuclei_stage_b output/nuclei_stage_c
+python tools/plot_curves.py --output curves.png output/rosettes_stage_b output/rosettes_stage_c
 """
 
 import argparse

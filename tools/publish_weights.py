@@ -196,7 +196,7 @@ def recipe(cfg: CfgNode, config_file: Path, weights: Path, name: str, averaged: 
     """Fields ``command`` and ``recipe`` of the card."""
     start = os.path.basename(cfg.MODEL.WEIGHTS) if os.path.isabs(cfg.MODEL.WEIGHTS) else cfg.MODEL.WEIGHTS
     command = ["python", "tools/train_net.py", "--config-file"]
-    if config_file.resolve().is_relative_to(ROOT / "configs"):
+    if config_file.resolve().is_relative_to(ROOT):
         command.append(config_file.resolve().relative_to(ROOT).as_posix())
     else:
         command += [f"{name}.yaml", "MODEL.WEIGHTS", start]

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Train or evaluate any config of this project.
 
-python tools/train_net.py --config-file configs/Nuclei/stage_c.yaml [--num-gpus N] [--resume] [KEY VALUE ...]
-python tools/train_net.py --config-file configs/Nuclei/stage_c.yaml --eval-only MODEL.WEIGHTS model_final.pth
+python tools/train_net.py --config-file configs/Nuclei/fast.yaml [--num-gpus N] [--resume] [KEY VALUE ...]
+python tools/train_net.py --config-file configs/Nuclei/fast.yaml --eval-only MODEL.WEIGHTS model_final.pth
 """
 
 import argparse

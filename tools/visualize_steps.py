@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Pictures of how a trained model goes through images, step by step or glance by glance.
 
-    python tools/visualize_steps.py --config-file configs/Nuclei/stage_c.yaml --output pictures \
+    python tools/visualize_steps.py --config-file configs/Nuclei/fast.yaml --output pictures \
         [--dataset nuclei_val] [--images 4] MODEL.WEIGHTS model_final.pth [KEY VALUE ...]
 
 For every image NAME it writes NAME_steps.png (a column per step), NAME_steps.gif (a frame per step) and

@@ -185,7 +185,7 @@ def test_steps_are_drawn(tmp_path, predictor, images):
     writer.close()
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["plant_steps.gif", "plant_steps.png"]
     with Image.open(tmp_path / "new" / "plant_steps.gif") as gif:
-        assert gif.n_frames == 5  # TEST.MAX_STEPS
+        assert gif.n_frames == len(predictor.trace(images[1]).steps) > 1
 
 
 class Recorder(Writer):

@@ -20,7 +20,7 @@ def tool(script, tmp_path, monkeypatch):
     """The script; its trainings go to a folder of the test."""
     module = script("run_ablation")
     monkeypatch.setattr(module, "ROOT", tmp_path)
-    for name in ("configs", "tools"):
+    for name in ("configs", "tests", "tools"):
         (tmp_path / name).symlink_to(ROOT / name)
     return module
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
+from ...data.training import training_size
 from ...layers.conv_norm import fast_layout
 from ..registries import PREPROCESSOR_REGISTRY
 from ..steps import ExtraMaps
@@ -57,6 +58,9 @@ class ImageEncoder(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
+        for key, size in (("INPUT.IMAGE_SIZE", cfg.INPUT.IMAGE_SIZE), ("INPUT.CROP.SIZE", training_size(cfg))):
+            if any(side % DEEPEST_STRIDE for side in size):
+                raise ValueError(f"{key} is {list(size)}; the fast model needs multiples of {DEEPEST_STRIDE}.")
         return {
             "encoder_channels": widened(cfg, ENCODER_CHANNELS),
             "feature_channels": widened(cfg, FEATURE_CHANNELS),

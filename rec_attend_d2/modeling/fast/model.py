@@ -90,13 +90,18 @@ class FastRecAttend(RecurrentAttention):
             raise ValueError(
                 f"{key}.NUM_CLASSES is {node.NUM_CLASSES}. Give 0 for objects of one kind, or their number."
             )
+        side, *other_sides = node.ATTENTION.PATCH_SIZE
+        if other_sides != [side]:
+            raise ValueError(
+                f"{key}.ATTENTION.PATCH_SIZE is {list(node.ATTENTION.PATCH_SIZE)}; the fast model's are square."
+            )
         return {
             "preprocessor": preprocessor,
             "box_proposer": proposer,
             "segmentation_head": head,
             "stop_scorer": scorer(cfg, proposer.hidden_dim, head.feature_channels),
             "class_scorer": ClassScorer(node.NUM_CLASSES, head.feature_channels) if node.NUM_CLASSES else None,
-            "patch_size": node.ATTENTION.PATCH_SIZE[0],
+            "patch_size": side,
             "padding": (node.LOSS.BOX_PADDING_RATIO, node.LOSS.BOX_PADDING_PIXELS),
             "min_area": node.TEST.MIN_AREA,
             "stop_early": True,

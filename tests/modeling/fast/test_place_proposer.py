@@ -86,10 +86,12 @@ def test_what_the_scorer_reads_does_not_depend_on_the_images_size(model):
         ("BOX_PROPOSER.INITIAL_SIZE", 0.0, "INITIAL_SIZE is 0.0"),
         ("FAST.WIDTH", 0.0, "WIDTH is 0.0; give at least 0.125"),
         ("NUM_CLASSES", 1, "NUM_CLASSES is 1"),
+        ("ATTENTION.PATCH_SIZE", [16, 24], r"PATCH_SIZE is \[16, 24\]; the fast model's are square"),
+        ("INPUT.IMAGE_SIZE", [64, 100], r"IMAGE_SIZE is \[64, 100\]; the fast model needs multiples of 32"),
         ("PREPROCESSOR.NAME", "NoPreprocessor", "makes no features"),
     ],
 )
 def test_wrong_settings_are_named(cfg, key, value, message):
-    cfg.merge_from_list([f"MODEL.REC_ATTEND.{key}", value])
+    cfg.merge_from_list([key if key.startswith("INPUT.") else f"MODEL.REC_ATTEND.{key}", value])
     with pytest.raises(ValueError, match=message):
         build_model(cfg)
