@@ -14,6 +14,15 @@ import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
+# What the fast model reads below MODEL.REC_ATTEND, besides FAST; the others are the paper's alone.
+KEYS_OF_FAST_MODEL = frozenset(
+    {
+        *("PREPROCESSOR.NAME", "BOX_PROPOSER.NAME", "SEGMENTATION_HEAD.NAME", "STOP_SCORER.NAME", "NUM_CLASSES"),
+        *("BOX_PROPOSER.INITIAL_SIZE", "ATTENTION.PATCH_SIZE", "LOSS.BOX_PADDING_RATIO", "LOSS.BOX_PADDING_PIXELS"),
+        *("TRAINING.RECOMPUTE", "TEST.AUTOCAST", "TEST.MIN_AREA", "TEST.SCORE_THRESHOLD"),
+    }
+)
+
 # Settings that say where a training ran, not what it was.
 PLACE_KEYS = frozenset({"OUTPUT_DIR", "MODEL.DEVICE"})
 # What Detectron2 raises about a file or an option that it cannot use.
@@ -76,6 +85,32 @@ def different_settings(cfg: CN, config_file: Path) -> list[str]:
     old = _flat(yaml.safe_load(load_config("", []).dump())) | _flat(yaml.safe_load(config_file.read_text()))
     new = _flat(yaml.safe_load(cfg.dump()))
     return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key not in PLACE_KEYS)
+
+
+def _set_here(cfg: CN) -> list[str]:
+    """Keys below MODEL.REC_ATTEND that are not at their default."""
+    default = _flat(load_config("", []).MODEL.REC_ATTEND)
+    return sorted(key for key, value in _flat(cfg.MODEL.REC_ATTEND).items() if value != default.get(key, value))
+
+
+def check_keys_of_fast_model(cfg: CN) -> None:
+    """Raise a ValueError where a key below MODEL.REC_ATTEND is set that the fast model does not read."""
+    ignored = [key for key in _set_here(cfg) if key not in KEYS_OF_FAST_MODEL and not key.startswith("FAST.")]
+    if ignored:
+        raise ValueError(
+            f"MODEL.REC_ATTEND.{', '.join(ignored)}: the fast model (FastRecAttend) has no such setting, only the "
+            "paper's has. Take it out."
+        )
+
+
+def check_keys_of_paper_model(cfg: CN) -> None:
+    """Raise a ValueError where a key below MODEL.REC_ATTEND is set that only the fast model reads."""
+    ignored = [key for key in _set_here(cfg) if key == "NUM_CLASSES" or key.startswith("FAST.")]
+    if ignored:
+        raise ValueError(
+            f"MODEL.REC_ATTEND.{', '.join(ignored)}: only the fast model (MODEL.META_ARCHITECTURE 'FastRecAttend') has "
+            "such a setting. Take it out."
+        )
 
 
 def _flat(node: Mapping, prefix: str = "") -> dict[str, Any]:
@@ -210,7 +245,8 @@ def _add_parts_config(node: CN) -> None:
     node.BOX_PROPOSER.BOX_MLP_DIMS = []
     # tanh on the centre and -softplus on the log size, so that a box never leaves or exceeds the image.
     node.BOX_PROPOSER.SQUASH = False
-    # Relative box size (fraction of the image side) a freshly initialised proposer starts from.
+    # Relative box size (fraction of the image's side; of the fast model, of its height) that a freshly initialised
+    # proposer starts from.
     node.BOX_PROPOSER.INITIAL_SIZE = 1.0
 
     node.ATTENTION = CN()

@@ -1,21 +1,9 @@
-"""Registering under a name of one's choice, and looking a name of the config up."""
+"""Looking a name of the config up."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 from fvcore.common.registry import Registry
-
-_Registered = TypeVar("_Registered")
-
-
-def register_as(registry: Registry, name: str) -> Callable[[_Registered], _Registered]:
-    """Decorator that registers a class or function under ``name`` instead of its own name."""
-
-    def decorate(item: _Registered) -> _Registered:
-        registry._do_register(name, item)
-        return item
-
-    return decorate
 
 
 def look_up(choices: Registry | Mapping[str, Any], name: str, key: str) -> Any:

@@ -14,9 +14,10 @@ model that scores classes, "foreground" [B, K, H, W] of one whose preprocessor m
 (threshold, size of the file, filters) is left to the caller.
 
 Without --stop-loop the graph takes exactly T steps, unrolled; T is MODEL.REC_ATTEND.TIME_STEPS unless --steps says
-otherwise. With --stop-loop there is one step in a loop, which ends when every image of the batch has had a score below
-TEST.SCORE_THRESHOLD, after TEST.MAX_STEPS (or --steps) steps at the latest; scores from there on are 0, the rest of all
-outputs is filled with 0, and a further output "steps" [] is the number of steps taken. Both formats have such loops.
+otherwise. With --stop-loop there is one step in a loop, which ends when every image of the batch has had a step that
+claims nothing, after T steps at the latest; scores from there on are 0, the rest of all outputs is filled with 0, and a
+further output "steps" [] is the number of steps taken. Both formats have such loops. The fast model is exported with
+one object per step, and needs --steps: more than any image has objects, since those beyond are not found.
 
 The images are the first of DATASETS.TEST's first data set, or the files given. The exit code is 1 if an output differs
 by more than --tolerance: absolutely, or relative to values above 1 (pixels).
@@ -120,7 +121,11 @@ def export_and_compare(arguments: argparse.Namespace) -> Comparison:
     cfg = load_config(arguments.config_file, arguments.opts)
     records = image_records(arguments, cfg)
     model = build_trained_model(cfg)
-    steps = cfg.MODEL.REC_ATTEND.TIME_STEPS if arguments.steps is None else arguments.steps
+    steps = getattr(model, "time_steps", None) if arguments.steps is None else arguments.steps
+    if steps is None:
+        raise ExportError(
+            "The fast model has no number of steps of its own: give --steps, more than an image has objects."
+        )
     module: StopLoopModel | UnrolledModel = (StopLoopModel if arguments.stop_loop else UnrolledModel)(model, steps)
     program = trace(module, next(batches(model, records, cfg)))
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

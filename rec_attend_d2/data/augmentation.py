@@ -234,7 +234,7 @@ class RandomWarp(T.Augmentation):
         shift: float = 0.05,
         elastic: float = 1.5,
     ):
-        """The defaults were not tuned; MODEL_ZOO.md has what they bring (nuclei_warps).
+        """The defaults were not tuned; docs/ablation.md has what they bring.
 
         Args:
             rotation: largest angle in degrees, either way.
@@ -280,7 +280,7 @@ class RandomIntensity(T.Augmentation):
         brightness: float = 0.05,
         noise: float = 0.04,
     ):
-        """The defaults were not tuned; MODEL_ZOO.md has what they bring (nuclei_warps).
+        """The defaults were not tuned; docs/ablation.md has what they bring.
 
         Args:
             prob: share of the images that change.

@@ -47,20 +47,21 @@ PROBLEMS = (
         ("box_side",),
         lambda values: values["box_side"] < 1,
         "the proposed boxes are smaller than a pixel. Lower SOLVER.BASE_LR, start with larger boxes "
-        "(MODEL.REC_ATTEND.BOX_PROPOSER.INITIAL_SIZE), or set MODEL.REC_ATTEND.BOX_PROPOSER.SQUASH to True.",
+        "(MODEL.REC_ATTEND.BOX_PROPOSER.INITIAL_SIZE), or (the paper's model) set MODEL.REC_ATTEND.BOX_PROPOSER.SQUASH "
+        "to True.",
     ),
     Problem(
         ("box_spread",),
         lambda values: values["box_spread"] < _NO_PIXELS,
         "all proposed boxes are equal, whatever the image and the step. Lower SOLVER.BASE_LR, and check that "
-        "MODEL.REC_ATTEND.BOX_PROPOSER.INPUTS and the images' contrast let objects be seen.",
+        "the images' contrast (and, of the paper's model, MODEL.REC_ATTEND.BOX_PROPOSER.INPUTS) let objects be seen.",
     ),
     Problem(
         ("score_spread",),
         lambda values: values["score_spread"] < _NO_SCORE,
-        "all scores are equal, so that the model can't know when to stop. Lower SOLVER.BASE_LR or raise "
-        "MODEL.REC_ATTEND.LOSS.SCORE_WEIGHT; and where every image has MODEL.REC_ATTEND.TIME_STEPS objects, raise "
-        "TIME_STEPS: no step shows what stopping is.",
+        "all scores are equal, so that the model can't know when to stop. Lower SOLVER.BASE_LR or "
+        "(the paper's model) raise MODEL.REC_ATTEND.LOSS.SCORE_WEIGHT and, where every image has "
+        "MODEL.REC_ATTEND.TIME_STEPS objects, TIME_STEPS: no step shows what stopping is.",
     ),
 )
 

@@ -9,7 +9,7 @@ Input of both modules: images [B, 3, H, W], float32, BGR, normalised by MODEL.PI
 this project's configs in [0, 1]), as :meth:`.ImageModel.preprocess_image` makes them. Outputs by name:
 
 * ``masks`` [B, T, H, W], soft masks in [0, 1], not multiplied by the score;
-* ``scores`` [B, T] in [0, 1], is there an object;
+* ``scores`` [B, T] in [0, 1], is there an object; of the fast model 0 where nothing was claimed;
 * ``centers``, ``sizes`` [B, T, 2], boxes, (y, x) in pixels of the network input;
 * ``class_probabilities`` [B, T, K], only of a model that scores classes;
 * ``foreground`` [B, K, H, W], only of a model whose preprocessor makes such maps.
@@ -49,6 +49,8 @@ class OneByOne(FastRecAttend):
         own = mask > MASK_THRESHOLD
         area, new = (pixels.sum((1, 2)) for pixels in (own, own & (inputs.memory <= CLAIMED_VALUE)))
         step.claimed = (step.score >= self.stop_threshold) & (new > (1 - CLAIMED_SHARE) * area)
+        # A candidate that is not claimed comes again at every later step.
+        step.score = step.score * step.claimed
         return torch.maximum(inputs.memory, mask * step.claimed[:, None, None])
 
 
@@ -57,7 +59,7 @@ def _check_steps(model: RecurrentAttention, steps: int) -> None:
         raise ExportError(f"A graph of {steps} steps finds nothing; give at least 1.")
     for module in model.modules():
         if isinstance(module, PerStepBatchNorm) and not isinstance(module, SharedBatchNorm):
-            # The image encoder has one row, as it runs once.
+            # A preprocessor has one row, as it runs once.
             if 1 < len(module.weight) < steps:
                 raise ExportError(
                     f"{steps} steps are asked for, but with MODEL.REC_ATTEND.NORM 'per_step' there are statistics for "

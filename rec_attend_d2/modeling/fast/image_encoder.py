@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...data.training import training_size
 from ...layers.conv_norm import fast_layout
-from ..registries import PREPROCESSOR_REGISTRY
+from ..registries import FAST, PREPROCESSOR_REGISTRY
 from ..steps import ExtraMaps
 from .blocks import ConvNormReLU, ResidualBlock, enlarge, widened
 
@@ -32,6 +32,8 @@ class ImageEncoder(nn.Module):
     Attributes:
         feature_channels: of these two maps.
     """
+
+    part_of = FAST
 
     @configurable
     def __init__(self, *, encoder_channels: Sequence[int], feature_channels: Sequence[int]):

@@ -87,7 +87,8 @@ def mask_loss(pairs: PatchPairs) -> Tensor:
 
 def score_loss(scores: Tensor, matched: Tensor) -> Tensor:
     """Cross entropy of the candidates' scores [n] with whether they found an object [n]."""
-    return F.binary_cross_entropy(scores, matched.to(scores))
+    with torch.autocast(scores.device.type, enabled=False):  # which forbids it in half precision
+        return F.binary_cross_entropy(scores.float(), matched.float())
 
 
 def class_loss(probabilities: Tensor, classes: Tensor) -> Tensor:

@@ -14,18 +14,25 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
+from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
+from ...config import check_keys_of_fast_model
 from ...layers.boxes import CenterBoxes
 from ...layers.patches import cut_patches
-from ...registry import look_up
 from ..rec_attend import RecurrentAttention
-from ..registries import BOX_PROPOSER_REGISTRY, PREPROCESSOR_REGISTRY, SEGMENTATION_HEAD_REGISTRY, STOP_SCORER_REGISTRY
-from ..steps import Cut, ExtraMaps, Feeder, Scan, Step, StepInputs, Where, select
+from ..registries import (
+    BOX_PROPOSER_REGISTRY,
+    FAST,
+    PREPROCESSOR_REGISTRY,
+    SEGMENTATION_HEAD_REGISTRY,
+    STOP_SCORER_REGISTRY,
+    look_up_part,
+)
+from ..steps import Cut, ExtraMaps, Feeder, Proposal, Scan, Step, StepInputs, Where, select
 from .claims import instances_of_glances, mask_pixels, new_objects, write_claims
 from .image_encoder import FEATURE_STRIDES
 from .losses import MIN_BOX_IOU, PatchPairs, box_loss, class_loss, mask_loss, place_losses, score_loss
-from .place_proposer import Candidates
 from .scorer import ClassScorer
 from .targets import ObjectTargets, match_candidates, overlap_with_objects
 from .training import TrueBoxes, draw_memory, glance_statistics
@@ -74,26 +81,26 @@ class FastRecAttend(RecurrentAttention):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         node, key = cfg.MODEL.REC_ATTEND, "MODEL.REC_ATTEND"
-        preprocessor = look_up(PREPROCESSOR_REGISTRY, node.PREPROCESSOR.NAME, f"{key}.PREPROCESSOR.NAME")(cfg)
-        if not hasattr(preprocessor, "feature_channels"):
-            raise ValueError(
-                f"{key}.PREPROCESSOR.NAME '{node.PREPROCESSOR.NAME}' makes no features, which FastRecAttend looks at: "
-                "choose 'ImageEncoder', or _BASE_ configs/Fast-RecAttend.yaml."
-            )
+        check_keys_of_fast_model(cfg)
+
+        def part(registry: Registry, name: str) -> Any:
+            return look_up_part(registry, node[name].NAME, f"{key}.{name}.NAME", FAST)
+
+        preprocessor = part(PREPROCESSOR_REGISTRY, "PREPROCESSOR")(cfg)
         features = preprocessor.feature_channels
-        proposer = look_up(BOX_PROPOSER_REGISTRY, node.BOX_PROPOSER.NAME, f"{key}.BOX_PROPOSER.NAME")(cfg, features)
+        proposer = part(BOX_PROPOSER_REGISTRY, "BOX_PROPOSER")(cfg, features)
         in_channels = len(cfg.MODEL.PIXEL_MEAN) + 1 + features[0]
-        head_key = f"{key}.SEGMENTATION_HEAD.NAME"
-        head = look_up(SEGMENTATION_HEAD_REGISTRY, node.SEGMENTATION_HEAD.NAME, head_key)(cfg, in_channels)
-        scorer = look_up(STOP_SCORER_REGISTRY, node.STOP_SCORER.NAME, f"{key}.STOP_SCORER.NAME")
+        head = part(SEGMENTATION_HEAD_REGISTRY, "SEGMENTATION_HEAD")(cfg, in_channels)
+        scorer = part(STOP_SCORER_REGISTRY, "STOP_SCORER")
         if node.NUM_CLASSES < 0 or node.NUM_CLASSES == 1:
             raise ValueError(
                 f"{key}.NUM_CLASSES is {node.NUM_CLASSES}. Give 0 for objects of one kind, or their number."
             )
         side, *other_sides = node.ATTENTION.PATCH_SIZE
-        if other_sides != [side]:
+        if other_sides != [side] or side < 4:
             raise ValueError(
-                f"{key}.ATTENTION.PATCH_SIZE is {list(node.ATTENTION.PATCH_SIZE)}; the fast model's are square."
+                f"{key}.ATTENTION.PATCH_SIZE is {list(node.ATTENTION.PATCH_SIZE)}; the fast model's are square, "
+                "of at least 4 pixels."
             )
         return {
             "preprocessor": preprocessor,
@@ -114,11 +121,11 @@ class FastRecAttend(RecurrentAttention):
 
     # What it does in a glance.
 
-    def look(self, inputs: StepInputs) -> tuple[Candidates, Scan]:
+    def look(self, inputs: StepInputs) -> tuple[Proposal, Scan]:
         """All places that stand apart."""
         return self.box_proposer(inputs)
 
-    def cut_out(self, inputs: StepInputs, proposal: Candidates, where: Where) -> Cut:
+    def cut_out(self, inputs: StepInputs, proposal: Proposal, where: Where) -> Cut:
         """Patches of image, memory and features, and their mask logits."""
         seen = torch.cat([inputs.image, inputs.memory[:, None]], dim=1)
         # The mask's loss does not flow through the box, which has its own.
@@ -129,7 +136,7 @@ class FastRecAttend(RecurrentAttention):
         logits, features = self.segmentation_head(patch)
         return Cut(None, patch, logits, features)
 
-    def decide(self, proposal: Candidates, cut: Cut) -> tuple[Tensor, Tensor | None]:
+    def decide(self, proposal: Proposal, cut: Cut) -> tuple[Tensor, Tensor | None]:
         """Scores of the candidates, which come first in ``cut``; classes of all patches."""
         assert cut.features is not None
         score = self.stop_scorer(proposal.hidden, cut.features[: proposal.hidden.shape[0]])

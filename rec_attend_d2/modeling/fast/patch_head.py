@@ -10,7 +10,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from ...layers.conv_norm import fast_layout
-from ..registries import SEGMENTATION_HEAD_REGISTRY
+from ..registries import FAST, SEGMENTATION_HEAD_REGISTRY
 from .blocks import ConvNormReLU, ResidualBlock, enlarge, widened
 
 # Of the levels, finest first; times FAST.WIDTH.
@@ -24,6 +24,8 @@ class ResidualPatchHead(nn.Module):
     Attributes:
         feature_channels: V.
     """
+
+    part_of = FAST
 
     @configurable
     def __init__(self, *, in_channels: int, channels: Sequence[int]):

@@ -8,6 +8,7 @@ Shapes: `B` images, `n` candidates of all images together, `D` channels of the c
 h w` places, `H, W` network input.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from torchvision.ops import nms
 
 from ...layers.boxes import CenterBoxes
-from ..registries import BOX_PROPOSER_REGISTRY
+from ..registries import BOX_PROPOSER_REGISTRY, FAST
 from ..steps import Proposal, Scan, StepInputs
 from .blocks import widened
 from .control_cnn import ControlCNN
@@ -58,17 +59,6 @@ class PlaceScan(Scan):
         return torch.sigmoid(self.logits)
 
 
-@dataclass
-class Candidates(Proposal):
-    """Places that a glance looks at, best first within each image.
-
-    Attributes:
-        logits: [n], of the places.
-    """
-
-    logits: Tensor
-
-
 def cell_centers(map_size: tuple[int, int], stride: int, like: Tensor) -> Tensor:
     """Centres [h * w, 2] of the cells of a map of the image, pixels (y, x)."""
     axes = [(torch.arange(cells, dtype=like.dtype, device=like.device) + 0.5) * stride - 0.5 for cells in map_size]
@@ -88,7 +78,7 @@ def places_apart(logits: Tensor, corners: Tensor, limit: int) -> tuple[Tensor, T
     """
     if limit == 1:
         return torch.arange(logits.shape[0], device=logits.device), logits.argmax(1)
-    least = torch.logit(logits.new_tensor(PLACE_PROBABILITY)).minimum(logits.amax(1))
+    least = logits.amax(1).clamp(max=math.log(PLACE_PROBABILITY / (1 - PLACE_PROBABILITY)))
     images, places = [], []
     for image, (own, boxes) in enumerate(zip(logits, corners, strict=True)):
         good = (own >= least[image]).nonzero()[:, 0]
@@ -101,6 +91,8 @@ def places_apart(logits: Tensor, corners: Tensor, limit: int) -> tuple[Tensor, T
 @BOX_PROPOSER_REGISTRY.register()
 class PlaceProposer(nn.Module):
     """Scores every place of the control CNN's map and reads a box at each."""
+
+    part_of = FAST
 
     @configurable
     def __init__(self, *, control_cnn: ControlCNN, initial_size: float, objects_per_glance: int):
@@ -150,16 +142,19 @@ class PlaceProposer(nn.Module):
         """Boxes read at all places, [B, P, 2] each."""
         height, width = features.shape[-2:]
         stride = self.control_cnn.stride
-        offset, log_size = self.box(features).flatten(2).transpose(1, 2).split(2, dim=2)
+        # In half precision pixels beyond 256 would no longer be told apart.
+        offset, log_size = self.box(features).float().flatten(2).transpose(1, 2).split(2, dim=2)
         log_size = log_size.clamp(-_LOG_SIZE_LIMIT, _LOG_SIZE_LIMIT)
-        centers = cell_centers((height, width), stride, features) + offset * stride
+        centers = cell_centers((height, width), stride, offset) + offset * stride
         return CenterBoxes(centers, torch.exp(log_size) * self.initial_size)
 
-    def forward(self, inputs: StepInputs) -> tuple[Candidates, PlaceScan]:
+    def forward(self, inputs: StepInputs) -> tuple[Proposal, PlaceScan]:
         """Candidates of a glance, and what all places say."""
         features = self.control_cnn(inputs)
         logits, boxes = self.place(features)[:, 0], self._boxes(features)
         flat = logits.flatten(1)
+        if self.training and not torch.isfinite(flat).all():
+            raise FloatingPointError("The logits of places are not finite: {'place': nan}")
         image, place = places_apart(flat.detach(), boxes.xyxy().detach(), self.objects_per_glance)
         around = F.max_pool2d(features, NEIGHBORHOOD, stride=1, padding=NEIGHBORHOOD // 2)
         own, chosen = flat[image, place], CenterBoxes(boxes.center[image, place], boxes.size[image, place])
@@ -173,4 +168,4 @@ class PlaceProposer(nn.Module):
             dim=1,
         )
         scan = PlaceScan(logits, boxes, self.control_cnn.stride)
-        return Candidates(image, chosen, hidden, own), scan
+        return Proposal(image, chosen, hidden), scan

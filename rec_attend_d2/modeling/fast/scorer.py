@@ -7,7 +7,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
-from ..registries import STOP_SCORER_REGISTRY
+from ..registries import FAST, STOP_SCORER_REGISTRY
 
 # Hidden units of both MLPs.
 _HIDDEN = 64
@@ -21,6 +21,8 @@ def pooled(features: Tensor) -> Tensor:
 @STOP_SCORER_REGISTRY.register()
 class PooledStopScorer(nn.Module):
     """Sigmoid of a small MLP on what the proposer gives of a candidate and on the head's features, pooled."""
+
+    part_of = FAST
 
     @configurable
     def __init__(self, *, hidden_dim: int, feature_channels: int):

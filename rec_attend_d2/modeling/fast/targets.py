@@ -53,8 +53,8 @@ class ObjectTargets:
         for row, objects in enumerate(instances):
             count = len(objects)
             if count:
-                numbers = torch.arange(1, count + 1)[:, None, None]
-                labels[row] = (objects.gt_masks.tensor.cpu() * numbers).amax(0)
+                for number, mask in enumerate(objects.gt_masks.tensor.cpu(), start=1):
+                    labels[row][mask] = number  # the smaller ones come later
                 corners[row, :count] = objects.gt_boxes.tensor
                 classes[row, :count] = objects.gt_classes
         labels, corners, classes = labels.to(device), corners.to(device), classes.to(device)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ...data.training import training_size
 from ...layers.boxes import CenterBoxes, scale_axes
 from ...layers.initialization import initialize
-from ..registries import BOX_PROPOSER_REGISTRY
+from ..registries import BOX_PROPOSER_REGISTRY, PAPER
 from ..steps import StepInputs
 from .control_cnn import ControlCNN
 from .sequence import BoxProposal, GlimpseScan
@@ -141,6 +141,8 @@ class GlimpseLSTM(nn.Module):
 @BOX_PROPOSER_REGISTRY.register()
 class GlimpseLSTMBoxProposer(nn.Module):
     """The paper's box proposer: control CNN, glimpse LSTM and a linear layer (or MLP) to the box."""
+
+    part_of = PAPER
 
     @configurable
     def __init__(

@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
+from ..registries import PAPER
 from ..steps import ExtraMaps
 
 _KEY = "MODEL.REC_ATTEND.PREPROCESSOR"
@@ -20,6 +21,8 @@ class LearnedMaps(nn.Module, ABC):
 
     A frozen one has no gradients and always computes as in evaluation, whatever the mode of the model around it.
     """
+
+    part_of = PAPER
 
     def __init__(self, *, foreground_classes: int, angle_bins: int):
         """

@@ -11,8 +11,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from ...registry import look_up
-from ..registries import SEGMENTATION_HEAD_REGISTRY, STOP_SCORER_REGISTRY
+from ..registries import PAPER, SEGMENTATION_HEAD_REGISTRY, STOP_SCORER_REGISTRY, look_up_part
 from ..steps import Cut, ExtraMaps, Feeder, Step, StepInputs, Where
 from .criterion import MaskCriterion
 from .inputs import input_maps
@@ -55,8 +54,9 @@ class RecAttend(SequenceModel):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         node, key = cfg.MODEL.REC_ATTEND, "MODEL.REC_ATTEND"
-        head = look_up(SEGMENTATION_HEAD_REGISTRY, node.SEGMENTATION_HEAD.NAME, f"{key}.SEGMENTATION_HEAD.NAME")(cfg)
-        scorer = look_up(STOP_SCORER_REGISTRY, node.STOP_SCORER.NAME, f"{key}.STOP_SCORER.NAME")
+        name, head_key = node.SEGMENTATION_HEAD.NAME, f"{key}.SEGMENTATION_HEAD.NAME"
+        head = look_up_part(SEGMENTATION_HEAD_REGISTRY, name, head_key, PAPER)(cfg)
+        scorer = look_up_part(STOP_SCORER_REGISTRY, node.STOP_SCORER.NAME, f"{key}.STOP_SCORER.NAME", PAPER)
         common = cls.common_arguments(cfg)
         return {
             **common,

@@ -7,17 +7,14 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
-from ...registry import look_up
-from ..registries import PREPROCESSOR_REGISTRY
+from ..registries import PAPER, PREPROCESSOR_REGISTRY, look_up_part
 from ..steps import ExtraMaps
 
 
 def build_preprocessor(cfg: CfgNode) -> nn.Module:
     """The part named by MODEL.REC_ATTEND.PREPROCESSOR.NAME. In stages B and C one that predicts maps does not learn."""
     key, name = "MODEL.REC_ATTEND.PREPROCESSOR.NAME", cfg.MODEL.REC_ATTEND.PREPROCESSOR.NAME
-    preprocessor = look_up(PREPROCESSOR_REGISTRY, name, key)(cfg)
-    if hasattr(preprocessor, "feature_channels"):
-        raise ValueError(f"{key} '{name}' is a part of the fast model: set MODEL.META_ARCHITECTURE to 'FastRecAttend'.")
+    preprocessor = look_up_part(PREPROCESSOR_REGISTRY, name, key, PAPER)(cfg)
     if cfg.MODEL.META_ARCHITECTURE != "RecAttendPreprocessor" and hasattr(preprocessor, "freeze"):
         preprocessor.freeze()
     return preprocessor
@@ -26,6 +23,8 @@ def build_preprocessor(cfg: CfgNode) -> nn.Module:
 @PREPROCESSOR_REGISTRY.register()
 class NoPreprocessor(nn.Module):
     """Adds nothing: the networks see image and memory."""
+
+    part_of = PAPER
 
     @configurable
     def __init__(self) -> None:
@@ -49,6 +48,8 @@ class NoPreprocessor(nn.Module):
 @PREPROCESSOR_REGISTRY.register()
 class GivenMaps(nn.Module):
     """Takes the maps from the data: ``angle_map`` [8, H, W] and ``foreground`` [K, H, W] of each dataset dict."""
+
+    part_of = PAPER
 
     @configurable
     def __init__(self, *, angle_bins: int, foreground_classes: int):

@@ -14,7 +14,7 @@ from ...layers.conv_stack import ConvStack, DeconvStack
 from ...layers.initialization import initialize
 from ...layers.step_norm import STEP_NORMS
 from ...registry import look_up
-from ..registries import SEGMENTATION_HEAD_REGISTRY
+from ..registries import PAPER, SEGMENTATION_HEAD_REGISTRY
 from .inputs import check_conv_layers, feature_size, input_channels
 
 _KEY = "MODEL.REC_ATTEND.SEGMENTATION_HEAD"
@@ -42,6 +42,8 @@ def _check_layers(node: CfgNode) -> None:
 @SEGMENTATION_HEAD_REGISTRY.register()
 class PatchConvDeconvHead(nn.Module):
     """Conv net down, transposed conv net up with skips at every layer, the patch itself being the last skip."""
+
+    part_of = PAPER
 
     @configurable
     def __init__(

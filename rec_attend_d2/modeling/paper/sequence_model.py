@@ -12,10 +12,10 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
+from ...config import check_keys_of_paper_model
 from ...layers.conv_norm import remembered_folds
-from ...registry import look_up
 from ..rec_attend import RecurrentAttention
-from ..registries import BOX_PROPOSER_REGISTRY
+from ..registries import BOX_PROPOSER_REGISTRY, PAPER, look_up_part
 from ..steps import Feeder, Step, StepInputs, stack_steps
 from .attention import GaussianAttention
 from .criterion import CriterionOutput
@@ -63,9 +63,10 @@ class SequenceModel(RecurrentAttention):
     def common_arguments(cls, cfg: CfgNode) -> dict:
         """Arguments of the constructor that do not differ between the stages."""
         node, key = cfg.MODEL.REC_ATTEND, "MODEL.REC_ATTEND"
+        check_keys_of_paper_model(cfg)
         if node.TIME_STEPS < 1:
             raise ValueError(f"{key}.TIME_STEPS is {node.TIME_STEPS}; give at least 1.")
-        proposer = look_up(BOX_PROPOSER_REGISTRY, node.BOX_PROPOSER.NAME, f"{key}.BOX_PROPOSER.NAME")
+        proposer = look_up_part(BOX_PROPOSER_REGISTRY, node.BOX_PROPOSER.NAME, f"{key}.BOX_PROPOSER.NAME", PAPER)
         return {
             "preprocessor": build_preprocessor(cfg),
             "box_proposer": proposer(cfg),

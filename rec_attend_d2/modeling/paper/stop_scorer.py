@@ -10,12 +10,14 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from ...layers.initialization import initialize
-from ..registries import STOP_SCORER_REGISTRY
+from ..registries import PAPER, STOP_SCORER_REGISTRY
 
 
 @STOP_SCORER_REGISTRY.register()
 class LinearStopScorer(nn.Module):
     """Sigmoid of a linear layer on the proposer's last output and the head's deepest features."""
+
+    part_of = PAPER
 
     @configurable
     def __init__(self, *, hidden_dim: int, feature_dim: int, initializer: str):

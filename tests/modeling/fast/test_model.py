@@ -7,8 +7,8 @@ import torch
 from detectron2.modeling import build_model
 
 from rec_attend_d2.layers.boxes import CenterBoxes
-from rec_attend_d2.modeling.fast.place_proposer import Candidates, PlaceScan
-from rec_attend_d2.modeling.steps import Cut, Feeder, Where
+from rec_attend_d2.modeling.fast.place_proposer import PlaceScan
+from rec_attend_d2.modeling.steps import Cut, Feeder, Proposal, Where
 
 from .conftest import SIZE, instances_of, rectangle
 
@@ -30,9 +30,7 @@ class Scripted(torch.nn.Module):
                 rows.append(row), centers.append(center)
         boxes = CenterBoxes(torch.tensor(centers), torch.full((len(centers), 2), 7.0))
         hidden = torch.zeros(len(rows), 1)
-        return Candidates(torch.tensor(rows), boxes, hidden, hidden[:, 0]), PlaceScan(
-            torch.zeros(len(inputs.image), 1, 1), boxes, 4
-        )
+        return Proposal(torch.tensor(rows), boxes, hidden), PlaceScan(torch.zeros(len(inputs.image), 1, 1), boxes, 4)
 
 
 def scripted(model, script):
@@ -147,3 +145,23 @@ def test_steps_of_an_image_are_those_of_a_batch_of_one(model):
     assert own.proposal.image.unique().tolist() == [0] and own.memory.shape == (1, *SIZE)
     torch.testing.assert_close(own.score, alone.score, rtol=1e-4, atol=1e-5)
     assert isinstance(own.where, Where) and isinstance(own.cut, Cut)
+
+
+def test_half_precision_finds_about_the_same(cfg):
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    torch.nn.init.constant_(model.segmentation_head.mask.bias, 3.0)
+    model.stop_threshold = 0.2
+    full = model.run([entry(0.5)])[0][0][0]
+    model.precision = "bfloat16"
+    half = model.run([entry(0.5)])[0][0][0]
+    assert half.score.dtype == torch.bfloat16 and half.where.boxes.center.dtype == torch.float32
+    torch.testing.assert_close(half.scan.heat().float(), full.scan.heat(), rtol=0, atol=0.02)
+    assert len(model([entry(0.5)])[0]["instances"]) >= 1
+
+
+def test_infinite_logits_are_named(model):
+    model.train()
+    torch.nn.init.constant_(model.box_proposer.place.bias, torch.nan)
+    with pytest.raises(FloatingPointError, match="logits of places are not finite"):
+        model(training_entries())

@@ -5,7 +5,7 @@ import torch
 from detectron2.modeling import build_model
 
 from rec_attend_d2.layers.overlap import pairwise_box_iou
-from rec_attend_d2.modeling.fast.place_proposer import BOXES_APART, places_apart
+from rec_attend_d2.modeling.fast.place_proposer import BOXES_APART, FRESH_PLACE_LOGIT, places_apart
 from rec_attend_d2.modeling.steps import StepInputs
 
 # Boxes of side 10 in a row, 4 pixels from each other.
@@ -56,7 +56,8 @@ def test_candidates_are_read_at_their_places(cfg, stride):
     assert candidates.hidden.shape == (len(candidates.image), model.box_proposer.hidden_dim)
     for row in range(2):
         own = candidates.image == row
-        assert scan.logits[row].max() == candidates.logits[own][0]
+        best_logit = candidates.hidden[own][0, -2] * -FRESH_PLACE_LOGIT
+        torch.testing.assert_close(best_logit, scan.logits[row].max())
         boxes = type(candidates.boxes)(candidates.boxes.center[None, own], candidates.boxes.size[None, own])
         overlap = pairwise_box_iou(boxes, boxes)[0].fill_diagonal_(0)
         assert overlap.max() <= BOXES_APART + 1e-3
@@ -86,9 +87,12 @@ def test_what_the_scorer_reads_does_not_depend_on_the_images_size(model):
         ("BOX_PROPOSER.INITIAL_SIZE", 0.0, "INITIAL_SIZE is 0.0"),
         ("FAST.WIDTH", 0.0, "WIDTH is 0.0; give at least 0.125"),
         ("NUM_CLASSES", 1, "NUM_CLASSES is 1"),
+        ("TEST.DILATION", 5, "TEST.DILATION: the fast model .* has no such setting"),
         ("ATTENTION.PATCH_SIZE", [16, 24], r"PATCH_SIZE is \[16, 24\]; the fast model's are square"),
         ("INPUT.IMAGE_SIZE", [64, 100], r"IMAGE_SIZE is \[64, 100\]; the fast model needs multiples of 32"),
-        ("PREPROCESSOR.NAME", "NoPreprocessor", "makes no features"),
+        ("PREPROCESSOR.NAME", "NoPreprocessor", "'NoPreprocessor' is a part of RecAttend, not of FastRecAttend"),
+        ("STOP_SCORER.NAME", "LinearStopScorer", "'LinearStopScorer' is a part of RecAttend"),
+        ("TIME_STEPS", 9, "TIME_STEPS: the fast model"),
     ],
 )
 def test_wrong_settings_are_named(cfg, key, value, message):
