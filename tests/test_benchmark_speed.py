@@ -197,7 +197,7 @@ def trained(tmp_path) -> list[str]:
 
 
 def test_pictures_with_trained_weights(run, trained, squares, tmp_path, monkeypatch):
-    monkeypatch.setattr("rec_attend_d2.modeling.fast.place_proposer.PLACE_PROBABILITY", 0.0)
+    monkeypatch.setattr("rec_attend_d2.modeling.fast.place_proposer.PLACE_PROBABILITY", 1e-9)
     picture = squares / "squares_1.png"
     options = ["INPUT.IMAGE_SIZE", "[64, 96]", "MODEL.WEIGHTS", tmp_path / "model.pth"]
     run(*trained, "--pictures", picture, squares / "squares_3.png", *options)
@@ -273,7 +273,7 @@ def test_both_series_of_growth(tool, load, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "inference"), [("stage_c", "inference, all steps"), ("fast", "inference, 2 objects apart, then stop")]
+    ("name", "inference"), [("stage_c", "inference, all steps"), ("fast", "inference, 16 objects apart, then stop")]
 )
 def test_growth_values(tool, load, monkeypatch, name, inference):
     monkeypatch.setattr(speed, "training_memory", lambda *arguments: {"increase": 6})

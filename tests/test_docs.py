@@ -80,8 +80,8 @@ RUN_ELSEWHERE = {
     "python tools/benchmark.py ours=configs/Nuclei/fast.yaml "
     "mask_rcnn=configs/baselines/Nuclei/mask_rcnn_R_50_FPN.yaml --output output/compare_nuclei --minutes 20 "
     "--threads 2": "tests/test_benchmark.py",
-    "python tools/export_model.py --config-file configs/Rosettes/fast.yaml --format onnx --stop-loop --output "
-    "plants.onnx MODEL.WEIGHTS weights/rosettes_fast.pth": "tests/test_export_model.py",
+    "python tools/export_model.py --config-file configs/Rosettes/fast.yaml --format onnx --stop-loop --steps 30 "
+    "--output plants.onnx MODEL.WEIGHTS weights/rosettes_fast.pth": "tests/test_export_model.py",
     "python tools/analyze_model.py --config-file configs/CVPPP/stage_c.yaml": "tests/test_analyze_model.py",
     "python tools/make_miniature.py --output /tmp/miniature": "tests/test_recipes.py",
     "python tools/install_environment.py": "tests/test_install.py",
