@@ -92,7 +92,7 @@ def test_everything_at_once(run_script, plants, tmp_path):
     assert sorted(path.name for path in (tmp_path / "steps").iterdir()) == steps
     for name, count in zip(("a", "b", "old_a"), counts.values(), strict=True):
         with Image.open(tmp_path / "steps" / f"{name}_steps.gif") as gif:
-            assert gif.n_frames >= count  # the step that stops, and maybe one of too small an object
+            assert 2 <= gif.n_frames <= count + 1  # several objects a glance, and the glance that claims nothing
 
     images = json.loads((tmp_path / "found_images.json").read_text())["images"]
     assert [image["file_name"] for image in images] == files

@@ -106,8 +106,8 @@ def test_a_stage_that_fails_is_named(run_tool, tmp_path):
     ("arguments", "message"),
     [
         (["configs/nowhere", None, []], "has none of stage_a, stage_b, stage_c"),
-        (["configs/Nuclei", "stage_a", []], "--from names 'stage_a', but .* has stage_b, stage_c"),
-        (["configs/Nuclei", None, ["NO.SUCH_KEY", "1"]], "stage_b.yaml: .*NO"),
+        (["configs/Rosettes", "stage_a", []], "--from names 'stage_a', but .* has stage_b, stage_c"),
+        (["configs/Rosettes", None, ["NO.SUCH_KEY", "1"]], "stage_b.yaml: .*NO"),
     ],
 )
 def test_bad_input(tool, tmp_path, arguments: list, message: str):
