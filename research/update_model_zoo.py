@@ -6,7 +6,8 @@
 
 A training's results, time, settings and command are kept in docs/results/NAME.json, a comparison by tools/benchmark.py
 in docs/comparison/NAME.json, so that no figure is typed in by hand. Each docs/results/*.json is part of a row;
-trainings whose commands differ in nothing but their SEED share one.
+trainings whose commands differ in nothing but their SEED share one. docs/speed/NAME_pictures.json are written by
+tools/benchmark_speed.py --pictures.
 """
 
 import argparse
@@ -27,12 +28,13 @@ from rec_attend_d2.visualization.curves import read_entries
 from rec_attend_d2.whole_files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS, COMPARISONS = ROOT / "docs" / "results", ROOT / "docs" / "comparison"
+RESULTS, COMPARISONS, SPEEDS = (ROOT / "docs" / name for name in ("results", "comparison", "speed"))
 BEGIN, END = "<!-- trainings: research/update_model_zoo.py -->\n", "<!-- end of trainings -->\n"
 COMPARISON_BEGIN, COMPARISON_END = (
     "<!-- comparisons: research/update_model_zoo.py -->\n",
     "<!-- end of comparisons -->\n",
 )
+SPEED_BEGIN, SPEED_END = "<!-- speed: research/update_model_zoo.py -->\n", "<!-- end of speed -->\n"
 # Header of a column, where its figure stands in the results, and how it is shown.
 COLUMNS = {
     "SBD": ("counting", "SBD", "{:.3f}"),
@@ -138,6 +140,37 @@ def render_comparisons() -> str:
     return _table(["comparison", "model", "minutes", *COLUMNS, "s/image", "million parameters"], rows)
 
 
+def render_speeds() -> str:
+    """A row per docs/speed/*_pictures.json: a trained model's inference, timed on real pictures."""
+    rows = []
+    for path in sorted(SPEEDS.glob("*_pictures.json")):
+        content = json.loads(path.read_text())
+        environment = content["environment"]
+        for row in content["rows"]:
+            seconds = row["seconds_with_postprocessing"]
+            cells = [
+                f"{path.stem.removesuffix('_pictures')} [command](docs/speed/{path.name})",
+                row["run"].removeprefix("pictures, "),
+                str(len(content["settings"]["pictures"])),
+                f"{row['objects']:.1f}",
+                f"{row['steps']:.1f}",
+                f"{row['seconds']['median']:.3f}",
+                f"{seconds['median']:.3f}",
+                f"{environment['threads']} x {environment['cpu_name']}",
+            ]
+            rows.append(cells)
+    headers = [
+        "pictures of",
+        "network input",
+        "pictures",
+        "objects found",
+        "glances",
+        "s/picture",
+        "with full-size masks",
+    ]
+    return _table([*headers, "threads"], rows)
+
+
 def keep_comparison(name: str, folder: Path, note: str) -> None:
     """Keep the figures and the learning curves of a comparison's folder."""
     entry = describe_comparison(folder, note)
@@ -174,6 +207,7 @@ def main() -> None:
     page = ROOT / "MODEL_ZOO.md"
     text = replace_between(page.read_text(), BEGIN, END, f"\n{render_trainings()}\n\n")
     text = replace_between(text, COMPARISON_BEGIN, COMPARISON_END, f"\n{render_comparisons()}\n\n")
+    text = replace_between(text, SPEED_BEGIN, SPEED_END, f"\n{render_speeds()}\n\n")
     page.write_text(text)
 
 
