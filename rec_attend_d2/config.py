@@ -18,8 +18,7 @@ from detectron2.config import get_cfg
 KEYS_OF_FAST_MODEL = frozenset(
     {
         *("PREPROCESSOR.NAME", "BOX_PROPOSER.NAME", "SEGMENTATION_HEAD.NAME", "STOP_SCORER.NAME", "NUM_CLASSES"),
-        *("BOX_PROPOSER.INITIAL_SIZE", "ATTENTION.PATCH_SIZE", "LOSS.BOX_PADDING_RATIO", "LOSS.BOX_PADDING_PIXELS"),
-        *("TRAINING.RECOMPUTE", "TEST.AUTOCAST", "TEST.MIN_AREA", "TEST.SCORE_THRESHOLD"),
+        *("TRAINING.RECOMPUTE", "TEST.AUTOCAST", "TEST.SCORE_THRESHOLD"),
     }
 )
 
@@ -87,6 +86,17 @@ def different_settings(cfg: CN, config_file: Path) -> list[str]:
     return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key not in PLACE_KEYS)
 
 
+def input_words(cfg: Mapping) -> str:
+    """How large images are in the network of a config, in words."""
+    if cfg["MODEL"]["META_ARCHITECTURE"] != "FastRecAttend":
+        return "{} x {}".format(*cfg["INPUT"]["IMAGE_SIZE"])
+    size = cfg["INPUT"].get("OBJECT_SIZE")
+    if size is None:  # trained before sizes followed from objects
+        return "{} x {}".format(*cfg["INPUT"]["IMAGE_SIZE"])
+    pixels = f"objects of {cfg['INPUT']['OBJECT_PIXELS']:g} pixels"
+    return f"{pixels} ({size:g} in the file)" if size else pixels
+
+
 def _set_here(cfg: CN) -> list[str]:
     """Keys below MODEL.REC_ATTEND that are not at their default."""
     default = _flat(load_config("", []).MODEL.REC_ATTEND)
@@ -137,15 +147,22 @@ def add_rec_attend_config(cfg: CN) -> None:
 
 
 def _add_data_config(cfg: CN) -> None:
-    # Size (height, width) in pixels every image is resized to before it enters the network.
-    # With RandomCrop among the augmentations training sees windows of it: INPUT.CROP.TYPE "absolute" and
-    # INPUT.CROP.SIZE [height, width] in pixels, Detectron2's own keys.
+    # Size (height, width) in pixels every image is resized to before it enters the paper's networks.
     cfg.INPUT.IMAGE_SIZE = [224, 224]
+    # Typical width of an object in pixels of the file, the square root of the median area; 0 = measured on
+    # DATASETS.TRAIN, and saved with config and weights. At prediction it may be another: that of the pictures at hand.
+    cfg.INPUT.OBJECT_SIZE = 0.0
+    # The fast model sees images scaled so that a typical object is so many network pixels wide. 12 suffice to count;
+    # more give finer outlines, for a time that grows with the square.
+    cfg.INPUT.OBJECT_PIXELS = 12.0
+    # Side in network pixels of the windows of images that the fast model is trained on, a multiple of 32.
+    cfg.INPUT.WINDOW_SIZE = 256
     # Training augmentations, applied in this order; names of data/augmentation.py's AUGMENTATIONS.
     cfg.INPUT.AUGMENTATIONS = ["RandomHorizontalFlip", "RandomVerticalFlip", "RandomTranspose", "RandomShift"]
     # Largest shift of RandomShift per axis, in pixels of the network input.
     cfg.INPUT.MAX_SHIFT = 16
     # For small data sets RandomWarp and RandomIntensity can be added to INPUT.AUGMENTATIONS. They work at network size.
+    # EmptyPictures are for fluorescence: some windows are of drawn pictures that show nothing but noise.
     cfg.INPUT.WARP = CN()
     # RandomWarp's largest rotation about the centre in degrees, either way (0 to 180).
     cfg.INPUT.WARP.ROTATION = 45.0
@@ -245,8 +262,7 @@ def _add_parts_config(node: CN) -> None:
     node.BOX_PROPOSER.BOX_MLP_DIMS = []
     # tanh on the centre and -softplus on the log size, so that a box never leaves or exceeds the image.
     node.BOX_PROPOSER.SQUASH = False
-    # Relative box size (fraction of the image's side; of the fast model, of its height) that a freshly initialised
-    # proposer starts from.
+    # Relative box size (fraction of the image's side) that a freshly initialised proposer starts from.
     node.BOX_PROPOSER.INITIAL_SIZE = 1.0
 
     node.ATTENTION = CN()
@@ -287,8 +303,6 @@ def _add_fast_config(node: CN) -> None:
     # Factor of all numbers of channels. 1.5 takes about twice the time and outlines a little better, if there is time
     # to train it for an hour.
     node.FAST.WIDTH = 1.0
-    # Pixels per place that may be looked at: 8, or 4 where objects are less than about 12 pixels wide.
-    node.FAST.PLACE_STRIDE = 8
     # Objects per image that a glance may claim: 0 = all that stand apart, 1 = one by one, as in the paper.
     node.FAST.OBJECTS_PER_GLANCE = 0
 

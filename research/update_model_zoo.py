@@ -24,6 +24,7 @@ from detectron2.config import CfgNode
 from tabulate import tabulate
 
 from rec_attend_d2.benchmark.figures import learning_curves
+from rec_attend_d2.config import input_words
 from rec_attend_d2.visualization.curves import read_entries
 from rec_attend_d2.whole_files import write_json
 
@@ -55,7 +56,7 @@ def describe(folder: Path, command: str, note: str) -> dict[str, Any]:
         "command": command,
         "iterations": cfg["SOLVER"]["MAX_ITER"],
         "batch": cfg["SOLVER"]["IMS_PER_BATCH"],
-        "input": "{} x {}".format(*cfg["INPUT"]["IMAGE_SIZE"]),
+        "input": input_words(cfg),
         "training_minutes": round(60 * entries[-1][0], 1),
         "peak_memory_mb": round(max(memory)) if memory else None,
         "machine": f"{gpus} x {torch.cuda.get_device_name(0)}" if gpus else f"{os.cpu_count()} CPU cores, no GPU",

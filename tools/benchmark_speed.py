@@ -6,7 +6,8 @@
         [--compare OLD.json] [--startup] [--growth] [--postprocessing] [--pictures FILE_OR_FOLDER ...] [KEY VALUE ...]
 
 takes any config of this project and, for comparison, Detectron2's own, by path or by its name in the model zoo
-(COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml). Images have INPUT.IMAGE_SIZE, also for Detectron2's models.
+(COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml). Images have INPUT.IMAGE_SIZE, also for Detectron2's models; for
+the fast model INPUT.WINDOW_SIZE.
 
 * Times are medians (with quartiles) of repeated runs after warm-up.
 * FLOPs are counted by torch.utils.flop_counter: matrix products and convolutions of all time steps, forward and
@@ -15,10 +16,9 @@ takes any config of this project and, for comparison, Detectron2's own, by path 
 * "N objects, then stop": the networks of the paper's model compute as ever, but its scores are replaced, so that N + 1
   steps are taken. "N objects apart, then stop": so do those of the fast model, but it is made to claim N boxes side by
   side in its first glance and nothing in its second, which is the last. Objects that touch would take more glances.
-* --pictures measures trained weights (MODEL.WEIGHTS) on pictures, one by one, each scaled to INPUT.IMAGE_SIZE, instead
+* --pictures measures trained weights (MODEL.WEIGHTS) on pictures, one by one, each scaled as INPUT says, instead
   of synthetic images: seconds of the networks with all their steps, and with post-processing; objects and steps per
-  picture. Quartiles are over pictures, of each of which the fastest run counts. To give another INPUT.IMAGE_SIZE than
-  that of the training, scale MODEL.REC_ATTEND.BOX_PROPOSER.INITIAL_SIZE, a share of the image's height, against it.
+  picture. Quartiles are over pictures, of each of which the fastest run counts.
 * A Detectron2 detector with random weights finds nothing, which spares it work. Let it find N objects by adding
   MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.0 TEST.DETECTIONS_PER_IMAGE N.
 """
@@ -54,7 +54,8 @@ from rec_attend_d2.benchmark.measuring import (
 )
 from rec_attend_d2.benchmark.models import inference_mapper
 from rec_attend_d2.benchmark.processes import environment, last_line
-from rec_attend_d2.config import different_settings, load_config
+from rec_attend_d2.config import different_settings, input_words, load_config
+from rec_attend_d2.data import sees_windows
 from rec_attend_d2.prediction.predictor import Predictor, find_weights
 from rec_attend_d2.prediction.sources import find_images
 from rec_attend_d2.threads import choose_threads
@@ -215,7 +216,7 @@ def picture_row(cfg: CfgNode, config_file: str, paths: Sequence[str], effort: sp
     Args:
         cfg: with MODEL.WEIGHTS.
         config_file: beside which the weights are looked for too.
-        paths: image files, at least one; each is scaled to INPUT.IMAGE_SIZE.
+        paths: image files, at least one; each is scaled as INPUT says.
         effort: of the repeated runs of a picture the fastest counts; only the first picture is run before them.
 
     Returns:
@@ -243,10 +244,9 @@ def picture_row(cfg: CfgNode, config_file: str, paths: Sequence[str], effort: sp
         flops.append(count_flops(run))
         steps.append(len(run()[0][0]))
         objects.append(len(forward()[0]["instances"]))
-    height, width = cfg.INPUT.IMAGE_SIZE
     seconds = timing(networks)
     return {
-        "run": f"pictures, {height} x {width}",
+        "run": f"pictures, {input_words(predictor.cfg)}",
         "batch": 1,
         "seconds": seconds,
         "images_per_second": 1 / seconds["median"],
@@ -352,7 +352,8 @@ def measure_growth(cfg: CfgNode, values: Callable[[CfgNode], dict[str, float]]) 
     series: dict[str, dict[int, CfgNode]] = {}
     if probes.has_time_steps(cfg):
         series["time steps"] = {steps: _with(cfg, "MODEL.REC_ATTEND.TIME_STEPS", steps) for steps in TIME_STEPS}
-    series["pixels"] = {side * side: _with(cfg, "INPUT.IMAGE_SIZE", [side, side]) for side in SIDES}
+    key, value = ("WINDOW_SIZE", lambda side: side) if sees_windows(cfg) else ("IMAGE_SIZE", lambda side: [side, side])
+    series["pixels"] = {side * side: _with(cfg, f"INPUT.{key}", value(side)) for side in SIDES}
     result = {}
     for name, configs in series.items():
         rows = [{"size": size, **values(changed)} for size, changed in configs.items()]

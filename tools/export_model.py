@@ -7,11 +7,11 @@
 
 torch_export needs PyTorch alone to run: torch.export.load("model.pt2").module()(images). onnx needs onnxruntime alone.
 
-Input "images": float32 [B, 3, H, W], any B, BGR, of size INPUT.IMAGE_SIZE, less MODEL.PIXEL_MEAN and divided by
-MODEL.PIXEL_STD (so in [0, 1] with this project's configs). Outputs by name for T steps: soft "masks" [B, T, H, W],
-"scores" [B, T], "centers" and "sizes" of the boxes [B, T, 2] as (y, x) in pixels; "class_probabilities" [B, T, K] of a
-model that scores classes, "foreground" [B, K, H, W] of one whose preprocessor makes such maps. Postprocessing
-(threshold, size of the file, filters) is left to the caller.
+Input "images": float32 [B, 3, H, W], any B, BGR, of size INPUT.IMAGE_SIZE (of the fast model INPUT.WINDOW_SIZE), less
+MODEL.PIXEL_MEAN and divided by MODEL.PIXEL_STD (so in [0, 1] with this project's configs). Outputs by name for T steps:
+soft "masks" [B, T, H, W], "scores" [B, T], "centers" and "sizes" of the boxes [B, T, 2] as (y, x) in pixels;
+"class_probabilities" [B, T, K] of a model that scores classes, "foreground" [B, K, H, W] of one whose preprocessor
+makes such maps. Postprocessing (threshold, size of the file, filters) is left to the caller.
 
 Without --stop-loop the graph takes exactly T steps, unrolled; T is MODEL.REC_ATTEND.TIME_STEPS unless --steps says
 otherwise. With --stop-loop there is one step in a loop, which ends when every image of the batch has had a step that
@@ -34,10 +34,11 @@ from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 from tabulate import tabulate
 from torch import Tensor
+from torch.nn import functional as F
 
 from rec_attend_d2.checkpoint import load_weights
 from rec_attend_d2.config import load_config
-from rec_attend_d2.data import RecAttendDatasetMapper, register_datasets
+from rec_attend_d2.data import build_mapper, register_datasets, training_size
 from rec_attend_d2.export import (
     EXPORT_FORMATS,
     Comparison,
@@ -108,10 +109,16 @@ def build_trained_model(cfg: CfgNode) -> RecurrentAttention:
 
 def batches(model: RecurrentAttention, records: list[dict], cfg: CfgNode) -> Iterator[Tensor]:
     """Network inputs: the first image alone, then batches, so that several numbers of images are tried."""
-    mapper = RecAttendDatasetMapper(cfg, is_train=False)
+    mapper, (height, width) = build_mapper(cfg, is_train=False), training_size(cfg)
+
+    def window(record: dict) -> dict:
+        """The upper left part of a picture, of one size for all."""
+        image = mapper(record)["image"]
+        return {"image": F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1]))}
+
     starts = [0, *range(1, len(records), BATCH)]
     for start, end in zip(starts, [*starts[1:], len(records)], strict=True):
-        yield model.preprocess_image([mapper(record) for record in records[start:end]])
+        yield model.preprocess_image([window(record) for record in records[start:end]])
 
 
 def export_and_compare(arguments: argparse.Namespace) -> Comparison:

@@ -36,7 +36,7 @@ from tabulate import tabulate
 from rec_attend_d2.checkpoint import load_weights
 from rec_attend_d2.checkpoint.files import save_inference_weights
 from rec_attend_d2.checkpoint.loading import read_checkpoint
-from rec_attend_d2.config import different_settings, load_config
+from rec_attend_d2.config import different_settings, input_words, load_config
 from rec_attend_d2.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,7 +62,7 @@ DATA = {
 CARD = """# {name}
 
 Weights of rec_attend_d2 {version}: instance segmentation with recurrent attention, which finds the objects of an image
-one after another. {parameters} parameters, {size:.1f} MB; the network sees images at {input}.
+one after another. {parameters} parameters, {size:.1f} MB; the network sees {input}.
 
     python tools/train_net.py --config-file {name}.yaml --eval-only
 
@@ -250,7 +250,7 @@ def publish(arguments: argparse.Namespace) -> None:
         version=__version__,
         parameters=f"{parameters:,}",
         size=size / 1e6,
-        input="{} x {} pixels".format(*cfg.INPUT.IMAGE_SIZE),
+        input=input_words(cfg),
         train=", ".join(cfg.DATASETS.TRAIN),
         test=", ".join(cfg.DATASETS.TEST),
         **fields,

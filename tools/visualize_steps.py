@@ -20,7 +20,7 @@ from PIL import Image
 
 from rec_attend_d2.checkpoint import load_weights
 from rec_attend_d2.config import load_config
-from rec_attend_d2.data import RecAttendDatasetMapper, register_datasets
+from rec_attend_d2.data import build_mapper, register_datasets
 from rec_attend_d2.data.image_io import read_image
 from rec_attend_d2.modeling import RecurrentAttention
 from rec_attend_d2.prediction.sources import distinct_names
@@ -59,7 +59,7 @@ def configure(arguments: argparse.Namespace) -> CfgNode:
 @torch.no_grad()
 def draw_record(model: RecurrentAttention, record: dict, cfg: CfgNode, prefix: Path) -> None:
     """Write the three pictures of one image; their paths start with ``prefix``."""
-    entry = RecAttendDatasetMapper(cfg, is_train=False)(record)
+    entry = build_mapper(cfg, is_train=False)(record)
     save_steps(prefix, trace(model, entry))
 
     original = read_image(record["file_name"], cfg.INPUT.CONTRAST_PERCENTILES)[:, :, ::-1]

@@ -10,6 +10,7 @@ from detectron2.data.transforms import NoOpTransform
 
 from ..data.instances import InstanceTargets
 from ..data.map_targets import MapTargetGenerator
+from ..data.training import sees_windows, training_size
 from .disks import grid_of_disks
 from .probes import number_of_classes, usual_objects
 
@@ -18,11 +19,12 @@ def synthetic_batch(cfg: CfgNode, images: int) -> list[dict]:
     """Dataset dicts as a data loader gives them: with instances, and with true maps where the config has maps.
 
     Args:
-        cfg: its INPUT.IMAGE_SIZE is the size of the images, also for Detectron2's own models. Masks are bitmaps.
+        cfg: the images have its INPUT.IMAGE_SIZE, also for Detectron2's own models, or of the fast model its
+            INPUT.WINDOW_SIZE. Masks are bitmaps, of the fast model a label image.
         images: how many; each has as many objects as is usual for the config.
     """
     generator = np.random.default_rng(0)
-    size, node = tuple(cfg.INPUT.IMAGE_SIZE), cfg.MODEL.REC_ATTEND.PREPROCESSOR
+    size, node = training_size(cfg), cfg.MODEL.REC_ATTEND.PREPROCESSOR
     objects = usual_objects(cfg)
     masks = grid_of_disks(size, objects)
     make_maps = MapTargetGenerator(node.FOREGROUND_CLASSES, node.ANGLE_BINS)
@@ -32,7 +34,12 @@ def synthetic_batch(cfg: CfgNode, images: int) -> list[dict]:
         targets = InstanceTargets(masks, classes, crowd_regions=0)
         entry = {"file_name": f"synthetic image {number}", "image_id": number, "height": size[0], "width": size[1]}
         entry["image"] = torch.from_numpy(generator.integers(0, 256, (3, *size), dtype=np.uint8))
-        entry["instances"] = targets.to_instances(objects)
-        entry.update(make_maps({"annotations": []}, targets, size, NoOpTransform()))
+        if sees_windows(cfg):
+            numbers = np.arange(1, objects + 1, dtype=np.int32)
+            entry["labels"] = torch.from_numpy((masks * numbers[:, None, None]).sum(0, dtype=np.int32))
+            entry["gt_classes"] = torch.from_numpy(classes)
+        else:
+            entry["instances"] = targets.to_instances(objects)
+            entry.update(make_maps({"annotations": []}, targets, size, NoOpTransform()))
         batch.append(entry)
     return batch

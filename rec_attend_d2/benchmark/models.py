@@ -17,7 +17,7 @@ from torch import nn
 
 from ..checkpoint import load_weights
 from ..config import load_config
-from ..data import RecAttendDatasetMapper, register_datasets
+from ..data import RecAttendDatasetMapper, WindowMapper, build_mapper, register_datasets
 from ..data.augmentation import augmentations_around
 from .probes import finds_masks, is_of_this_project
 
@@ -153,9 +153,9 @@ class DetectorMapper(RecAttendDatasetMapper):
         return {**arguments, "time_steps": sys.maxsize, "map_targets": None}
 
 
-def inference_mapper(cfg: CfgNode) -> RecAttendDatasetMapper:
+def inference_mapper(cfg: CfgNode) -> RecAttendDatasetMapper | WindowMapper:
     """Mapper of images that are only looked at."""
-    return (RecAttendDatasetMapper if is_of_this_project(cfg) else DetectorMapper)(cfg, is_train=False)
+    return build_mapper(cfg, is_train=False) if is_of_this_project(cfg) else DetectorMapper(cfg, is_train=False)
 
 
 def load_model(cfg: CfgNode, weights: str) -> nn.Module:

@@ -13,12 +13,12 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from ..layers.boxes import CenterBoxes, padded_boxes
+from ..layers.boxes import CenterBoxes
 from ..modeling import FastRecAttend, RecAttend, RecurrentAttention
 from ..modeling.paper.postprocessing import StrongestInstance
 from ..modeling.paper.sequence_model import SequenceModel
 from ..modeling.steps import Feeder, select
-from .disks import grid_of_disks
+from .disks import RADIUS, grid_shape
 
 # Meta-architectures that find no instance masks, and those that do where MODEL.MASK_ON says so.
 WITHOUT_MASKS = frozenset({"RecAttendBoxProposer", "RecAttendPreprocessor"})
@@ -163,14 +163,23 @@ def known_objects(model: RecurrentAttention, objects: int, stop: bool) -> Iterat
             handle.remove()
 
 
+def boxes_of_disks(size: tuple[int, int], objects: int, like: Tensor) -> CenterBoxes:
+    """Tight boxes [N, 2] of :func:`grid_of_disks`, of the type and on the device of ``like``."""
+    rows, columns = grid_shape(size, objects)
+    number = torch.arange(objects, device=like.device)
+    cell = like.new_tensor([size[0] / rows, size[1] / columns])
+    place = torch.stack([number // columns, number % columns], dim=1) + 0.5
+    return CenterBoxes(place * cell - 0.5, (2 * RADIUS * cell - 1).expand(objects, 2))
+
+
 def _known_places(model: FastRecAttend, objects: int, counter: SimpleNamespace) -> list[Any]:
     """Hooks by which a glance looks at the boxes of disks, in the first one at all of them, and finds filled boxes."""
-    disks = torch.from_numpy(grid_of_disks(model.image_size, max(objects, 1))).to(model.device)
-    tight = select(padded_boxes(disks[None].float(), 0.0, 0.0), 0)
 
     def place(module: nn.Module, arguments: Any, output: Any) -> Any:
         found, scan = output
-        images, count = len(scan.logits), len(disks) if counter.steps == 0 else 1
+        height, width = (places * scan.stride for places in scan.logits.shape[1:])
+        tight = boxes_of_disks((height, width), max(objects, 1), found.boxes.center)
+        images, count = len(scan.logits), len(tight.center) if counter.steps == 0 else 1
         # An image's best place stands for all of its boxes: the scorer and the masks are computed for each.
         best = torch.searchsorted(found.image, torch.arange(images, device=found.image.device))
         boxes = CenterBoxes(tight.center[:count].repeat(images, 1), tight.size[:count].repeat(images, 1))

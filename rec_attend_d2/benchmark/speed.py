@@ -28,6 +28,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..config import load_config
+from ..data.training import training_size
 from ..engine.optimization import build_optimizer
 from ..modeling import RecurrentAttention
 from ..process_memory import peak_memory, resident_bytes
@@ -134,7 +135,8 @@ def _row(name: str, images: int, run: Callable[[], Any], device: str, effort: Ef
 
 def inference_batch(cfg: CfgNode, images: int) -> list[dict]:
     """Dataset dicts of synthetic images, without the truth."""
-    return [{k: v for k, v in entry.items() if k != "instances"} for entry in synthetic_batch(cfg, images)]
+    truth = ("instances", "labels", "gt_classes")
+    return [{k: v for k, v in entry.items() if k not in truth} for entry in synthetic_batch(cfg, images)]
 
 
 @torch.no_grad()
@@ -190,7 +192,7 @@ def postprocessing_time(
     Raises:
         ValueError: models of this kind have no postprocessor.
     """
-    masks = torch.from_numpy(grid_of_disks(tuple(cfg.INPUT.IMAGE_SIZE), objects)).float()
+    masks = torch.from_numpy(grid_of_disks(training_size(cfg), objects)).float()
     soft = F.avg_pool2d(masks[:, None], 3, stride=1, padding=1)[:, 0].to(cfg.MODEL.DEVICE)
     run = probes.postprocessing_of(cfg, soft, image_size)
     return measure(run, cfg.MODEL.DEVICE, effort.repeats, effort.warmup), len(run())

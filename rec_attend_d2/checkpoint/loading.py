@@ -18,6 +18,10 @@ AVERAGE_KEY = "ema"
 AVERAGE_PREFIX = "module."
 
 
+# The fast model's buffer that keeps INPUT.OBJECT_SIZE.
+OBJECT_SIZE = "object_size"
+
+
 @dataclass
 class LoadReport:
     """What happened to every tensor.
@@ -75,6 +79,16 @@ def read_checkpoint(path: str, key: str = "") -> tuple[dict[str, Tensor], bool]:
         raise ValueError(f"{named} is no checkpoint of PyTorch tensors: {error}") from error
 
 
+def read_object_size(path: str) -> float:
+    """INPUT.OBJECT_SIZE that the weights in a checkpoint file were trained with; 0 where they do not say.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_checkpoint`.
+    """
+    weights, _ = read_checkpoint(path, "MODEL.WEIGHTS")
+    return float(weights[OBJECT_SIZE]) if OBJECT_SIZE in weights else 0.0
+
+
 def load_weights(model: nn.Module, path: str, complete: bool) -> LoadReport:
     """Load the weights of a file into a model; nothing else (no optimizer, no iteration).
 
@@ -93,6 +107,9 @@ def load_weights(model: nn.Module, path: str, complete: bool) -> LoadReport:
     """
     weights, averaged = read_checkpoint(path, "MODEL.WEIGHTS")
     state = model.state_dict()
+    # It says what the config at hand says, not what that of another training did.
+    for names in (weights, state):
+        names.pop(OBJECT_SIZE, None)
 
     wrong_shapes = [
         f"{name}: {tuple(weights[name].shape)} in the file, {tuple(state[name].shape)} in the model"

@@ -14,8 +14,7 @@ from detectron2.data import transforms as T
 from numpy.typing import NDArray
 
 from ..registry import look_up
-from .training import training_size
-from .warps import SMALLEST_SHARE, WarpTransform, elastic_displacement
+from .warps import WarpTransform, elastic_displacement
 
 # Share of a pixel that a mask has to cover to own it; a little less than half, so that rounding decides no tie.
 _COVERAGE_THRESHOLD = 0.5 - 1e-4
@@ -42,6 +41,20 @@ def augmentations_around(resize: T.Augmentation, cfg: CfgNode) -> list[T.Augment
         augmentation = look_up(AUGMENTATIONS, name, "INPUT.AUGMENTATIONS")(cfg)
         (after if name in AT_NETWORK_SIZE else before).append(augmentation)
     return [*before, resize, *after]
+
+
+def window_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
+    """What happens to the fast model's windows after they were cut out, in order.
+
+    RandomWarp is part of the cutting (:class:`.windows.RandomWindow`), and EmptyPictures come from elsewhere.
+
+    Raises:
+        ValueError: INPUT.AUGMENTATIONS has an unknown name, or one that windows do not need.
+    """
+    names = [name for name in cfg.INPUT.AUGMENTATIONS if name not in ("RandomWarp", "EmptyPictures")]
+    if "RandomShift" in names:
+        raise ValueError("INPUT.AUGMENTATIONS has RandomShift: the fast model's windows lie anywhere. Take it out.")
+    return [look_up(AUGMENTATIONS, name, "INPUT.AUGMENTATIONS")(cfg) for name in names]
 
 
 def build_resize(cfg: CfgNode) -> "ResizeToSize":
@@ -123,17 +136,6 @@ def shift_transform(down: int, right: int, size: Sequence[int]) -> T.TransformLi
     return T.TransformList([crop, pad])
 
 
-class WindowTransform(T.CropTransform):
-    """Cuts a window out of image and masks. A mask of which less than a fifth is in it becomes empty."""
-
-    def apply_segmentation(self, segmentation: NDArray) -> NDArray:
-        """A mask [H, W] of 0 and 1 to the window's size."""
-        window = super().apply_segmentation(segmentation)
-        if np.count_nonzero(window) < SMALLEST_SHARE * np.count_nonzero(segmentation):
-            return np.zeros_like(window)
-        return window
-
-
 class IntensityTransform(T.Transform):
     """Changes the values of an image, alike in all channels. Masks and points stay as they are."""
 
@@ -195,28 +197,6 @@ class RandomShift(T.Augmentation):
         """A shift drawn at random."""
         down, right = np.random.randint(-self.max_shift, self.max_shift + 1, size=2)
         return shift_transform(int(down), int(right), image.shape[:2])
-
-
-class RandomCrop(T.Augmentation):
-    """Cuts out a window of one size, any place alike, so that images can be large without costing more.
-
-    Where objects are small, a window of an enlarged image teaches more in the same time than the whole image does.
-    """
-
-    def __init__(self, size: tuple[int, int]):
-        """
-        Args:
-            size: (height, width), pixels.
-        """
-        super().__init__()
-        self.size = size
-
-    def get_transform(self, image: NDArray) -> T.Transform:
-        """A window of ``image`` [H, W, C] drawn at random."""
-        (height, width), (rows, columns) = image.shape[:2], self.size
-        top = int(np.random.randint(height - rows + 1))
-        left = int(np.random.randint(width - columns + 1))
-        return WindowTransform(left, top, columns, rows, orig_w=width, orig_h=height)
 
 
 class RandomWarp(T.Augmentation):
@@ -335,9 +315,8 @@ AUGMENTATIONS: dict[str, Callable[[CfgNode], T.Augmentation]] = {
     "RandomVerticalFlip": lambda cfg: T.RandomFlip(0.5, horizontal=False, vertical=True),
     "RandomTranspose": lambda cfg: RandomTranspose(),
     "RandomShift": _build_shift,
-    "RandomCrop": lambda cfg: RandomCrop(training_size(cfg)),
     "RandomWarp": _build_warp,
     "RandomIntensity": lambda cfg: RandomIntensity(),
 }
 # Those that run after the resize to INPUT.IMAGE_SIZE; the others run before it.
-AT_NETWORK_SIZE = frozenset({"RandomShift", "RandomCrop", "RandomWarp", "RandomIntensity"})
+AT_NETWORK_SIZE = frozenset({"RandomShift", "RandomWarp", "RandomIntensity"})

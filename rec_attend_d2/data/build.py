@@ -6,9 +6,9 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, build_detection_test_loader
 from torch.utils.data import DataLoader
 
-from .dataset_mapper import RecAttendDatasetMapper
 from .datasets.coco_files import register_coco_files
 from .image_stream import ImageStream, StreamLoader
+from .training import build_mapper
 
 
 def register_datasets(cfg: CfgNode) -> None:
@@ -36,16 +36,16 @@ def check_registered(name: str, key: str) -> None:
 
 
 def build_train_loader(cfg: CfgNode) -> StreamLoader:
-    """Endless loader over DATASETS.TRAIN. It yields lists of dicts of :class:`RecAttendDatasetMapper`.
+    """Endless loader over DATASETS.TRAIN. It yields lists of dicts of the mapper of :func:`.training.build_mapper`.
 
     Its state goes into checkpoints, so that a resumed training gets the images that come next.
     """
     register_datasets(cfg)
-    return StreamLoader(ImageStream(cfg, RecAttendDatasetMapper(cfg, is_train=True)))
+    return StreamLoader(ImageStream(cfg, build_mapper(cfg, is_train=True)))
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     """Loader that goes once over the data set ``dataset_name``, without augmentation."""
     register_coco_files(cfg.DATASETS.COCO_FILES)
     check_registered(dataset_name, "DATASETS.TEST")
-    return build_detection_test_loader(cfg, dataset_name, mapper=RecAttendDatasetMapper(cfg, is_train=False))
+    return build_detection_test_loader(cfg, dataset_name, mapper=build_mapper(cfg, is_train=False))

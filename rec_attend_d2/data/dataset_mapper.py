@@ -1,10 +1,9 @@
-"""Turns a Detectron2 dataset dict into what the models take.
+"""Turns a Detectron2 dataset dict into what the paper's models take.
 
 Shapes: `N` instances, `h, w` network input, `K` foreground channels; pixels.
 """
 
 import logging
-import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +16,6 @@ from .augmentation import build_augmentations, build_resize
 from .image_io import check_percentiles, read_image
 from .instances import InstanceTargets, build_targets
 from .map_targets import MapTargetGenerator
-from .training import trains_on_all_objects
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +68,7 @@ class RecAttendDatasetMapper:
         maps = MapTargetGenerator(node.PREPROCESSOR.FOREGROUND_CLASSES, node.PREPROCESSOR.ANGLE_BINS)
         return {
             "augmentations": build_augmentations(cfg) if is_train else [build_resize(cfg)],
-            "time_steps": sys.maxsize if trains_on_all_objects(cfg) else node.TIME_STEPS,
+            "time_steps": node.TIME_STEPS,
             "contrast_percentiles": cfg.INPUT.CONTRAST_PERCENTILES,
             "map_targets": maps if _needs_maps(cfg, is_train) else None,
         }
@@ -85,7 +83,7 @@ class RecAttendDatasetMapper:
         file_name = dataset_dict["file_name"]
         image = read_image(file_name, self.contrast_percentiles)
         size = image.shape[:2]
-        _check_size(dataset_dict, size)
+        check_size(dataset_dict, size)
         output, transforms = self.map_image(image)
         output.update({key: dataset_dict[key] for key in ("file_name", "image_id") if key in dataset_dict})
         annotations = dataset_dict.get("annotations")
@@ -142,7 +140,7 @@ def _needs_maps(cfg: CfgNode, is_train: bool) -> bool:
     return is_train and cfg.MODEL.META_ARCHITECTURE == "RecAttendPreprocessor"
 
 
-def _check_size(dataset_dict: dict, size: tuple[int, int]) -> None:
+def check_size(dataset_dict: dict, size: tuple[int, int]) -> None:
     """Raise a ValueError if the image of ``size`` (height, width) is not of the size the data set says."""
     expected = (dataset_dict.get("height", size[0]), dataset_dict.get("width", size[1]))
     if expected != tuple(size):

@@ -49,6 +49,14 @@ def annotation_mask(annotation: dict, size: tuple[int, int], where: str) -> NDAr
     return mask
 
 
+def annotation_area(annotation: dict, size: tuple[int, int], where: str) -> int:
+    """Pixels of an annotation, as :func:`annotation_mask` takes it, without making its mask where that is avoidable."""
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, dict):
+        return int(rle_runs(segmentation, where)[1::2].sum())
+    return int(np.count_nonzero(annotation_mask(annotation, size, where)))
+
+
 def decode_rle(rle: dict, where: str) -> NDArray[np.bool_]:
     """Decode a COCO RLE with compressed or uncompressed counts.
 

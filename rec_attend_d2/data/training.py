@@ -1,31 +1,47 @@
-"""What the model of a config is trained on: windows of which size, and how many objects."""
+"""What a model sees: which mapper makes it, and of which size it is in training."""
 
 from detectron2.config import CfgNode
 
+from .dataset_mapper import RecAttendDatasetMapper
+from .window_mapper import WindowMapper
+
+# Windows have multiples of so many pixels, for the coarsest map of the image encoder.
+WINDOW_MULTIPLE = 32
+
+
+def sees_windows(cfg: CfgNode) -> bool:
+    """Whether the model of a config is the fast one, which takes pictures of any size and trains on windows."""
+    return cfg.MODEL.META_ARCHITECTURE == "FastRecAttend"
+
 
 def training_size(cfg: CfgNode) -> tuple[int, int]:
-    """(H, W) in pixels of what a model is trained on: INPUT.IMAGE_SIZE, or the windows that RandomCrop cuts out of it.
+    """(H, W) in pixels of what a model is trained on.
 
     Raises:
-        ValueError: INPUT.CROP does not fit INPUT.AUGMENTATIONS or INPUT.IMAGE_SIZE.
+        ValueError: INPUT.WINDOW_SIZE is no multiple of 32.
     """
-    node, image_size = cfg.INPUT.CROP, tuple(cfg.INPUT.IMAGE_SIZE)
-    if "RandomCrop" not in cfg.INPUT.AUGMENTATIONS:
-        if node.ENABLED:
-            raise ValueError("INPUT.CROP.ENABLED is True: name 'RandomCrop' in INPUT.AUGMENTATIONS instead.")
-        return image_size
-    size = tuple(node.SIZE)
-    fits = len(size) == 2 and all(
-        isinstance(side, int) and 1 <= side <= limit for side, limit in zip(size, image_size, strict=False)
-    )
-    if node.TYPE != "absolute" or not fits:
-        raise ValueError(
-            f"INPUT.CROP is {node.TYPE} {list(size)}, but RandomCrop needs TYPE 'absolute' and as SIZE [height, width] "
-            f"in pixels, from 1 up to INPUT.IMAGE_SIZE {list(image_size)}."
-        )
-    return size
+    if not sees_windows(cfg):
+        height, width = cfg.INPUT.IMAGE_SIZE
+        return height, width
+    side = cfg.INPUT.WINDOW_SIZE
+    if side < WINDOW_MULTIPLE or side % WINDOW_MULTIPLE:
+        raise ValueError(f"INPUT.WINDOW_SIZE is {side}; give a multiple of {WINDOW_MULTIPLE} pixels.")
+    return side, side
 
 
-def trains_on_all_objects(cfg: CfgNode) -> bool:
-    """Whether all objects of an image are targets, rather than its MODEL.REC_ATTEND.TIME_STEPS largest."""
-    return cfg.MODEL.META_ARCHITECTURE == "FastRecAttend"
+def build_mapper(cfg: CfgNode, is_train: bool = True, augment: bool = True) -> RecAttendDatasetMapper | WindowMapper:
+    """What makes a model's input of dataset dicts.
+
+    Args:
+        cfg: the config.
+        is_train: with what is to be learned; else only what the model needs to predict.
+        augment: in training, with INPUT.AUGMENTATIONS.
+    """
+    if sees_windows(cfg):
+        training_size(cfg)
+        return WindowMapper(cfg, is_train=is_train, augment=augment)
+    if is_train and not augment:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.INPUT.AUGMENTATIONS = []
+    return RecAttendDatasetMapper(cfg, is_train=is_train)

@@ -10,8 +10,10 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ..checkpoint.loading import read_object_size
 from ..config import load_config
 from ..data import register_datasets
+from ..data.object_size import resolve_object_size
 from ..whole_files import write_json
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,9 @@ def setup(arguments: argparse.Namespace) -> CfgNode:
     """
     cfg = load_config(arguments.config_file, arguments.opts)
     register_datasets(cfg)
+    if arguments.eval_only and cfg.INPUT.OBJECT_SIZE == 0 and cfg.MODEL.WEIGHTS:
+        cfg.INPUT.OBJECT_SIZE = read_object_size(cfg.MODEL.WEIGHTS)
+    resolve_object_size(cfg)
     cfg.freeze()
     default_setup(cfg, arguments)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="rec_attend_d2")

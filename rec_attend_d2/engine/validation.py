@@ -13,14 +13,12 @@ from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from ..data import RecAttendDatasetMapper
+from ..data import build_mapper
 from ..random_numbers import seeded
 from .hooks import unwrap
 
 # Of the random numbers that a loss may draw: the same in every training, so that curves can be compared.
 _SEED = 0
-# Augmentations without which images do not have the size that the model is trained on.
-_KEPT = ("RandomCrop",)
 
 
 @contextmanager
@@ -60,10 +58,7 @@ class ValidationBatches:
         """
         if cfg.TEST.LOSS_IMAGES < 0:
             raise ValueError(f"TEST.LOSS_IMAGES is {cfg.TEST.LOSS_IMAGES}; give 0 (no validation loss) or more.")
-        plain = cfg.clone()
-        plain.defrost()
-        plain.INPUT.AUGMENTATIONS = [name for name in cfg.INPUT.AUGMENTATIONS if name in _KEPT]
-        self._mapper = RecAttendDatasetMapper(plain, is_train=True)
+        self._mapper = build_mapper(cfg, is_train=True, augment=False)
         self._size = cfg.SOLVER.IMS_PER_BATCH
         # Images without annotations, as those of a test set, have no loss.
         dicts = [entry for entry in DatasetCatalog.get(cfg.DATASETS.TEST[0]) if "annotations" in entry]

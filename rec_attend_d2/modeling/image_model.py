@@ -1,52 +1,47 @@
-"""What all meta-architectures share: images of one size, normalised.
+"""What all meta-architectures share: images, normalised.
 
 Shapes: `B` images, `H, W` network input.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
 
-from ..data.training import training_size
-
 # Training statistics are put into the event storage every so many iterations.
 STATISTICS_PERIOD = 20
 
 
 class ImageModel(nn.Module):
-    """Base of the meta-architectures: takes dataset dicts of RecAttendDatasetMapper."""
+    """Base of the meta-architectures: takes dataset dicts of the mapper of :func:`rec_attend_d2.data.build_mapper`."""
 
     def __init__(
         self,
         *,
-        image_size: tuple[int, int],
-        training_size: tuple[int, int],
+        image_size: tuple[int, int] | None,
         pixel_mean: list[float],
         pixel_std: list[float],
     ):
         """
         Args:
-            image_size: (H, W), pixels.
-            training_size: (H, W) in training, see :func:`rec_attend_d2.data.training.training_size`.
+            image_size: (H, W), pixels, which all images have to have; None = any size.
             pixel_mean, pixel_std: [3], BGR, subtracted from and divided into images of range 0 to 255.
         """
         super().__init__()
         self.image_size = image_size
-        self.training_size = training_size
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 
     @staticmethod
-    def image_arguments(cfg: CfgNode) -> dict:
+    def image_arguments(cfg: CfgNode) -> dict[str, Any]:
         """Arguments of this class's constructor."""
         return {
             "image_size": tuple(cfg.INPUT.IMAGE_SIZE),
-            "training_size": training_size(cfg),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
@@ -56,14 +51,11 @@ class ImageModel(nn.Module):
         """Where the model lives."""
         return self.pixel_mean.device
 
-    def _check_size(self, entry: dict, what: str, size: Sequence[int]) -> None:
-        key, expected = "INPUT.IMAGE_SIZE", self.image_size
-        if self.training and self.training_size != self.image_size:
-            key, expected = "INPUT.CROP.SIZE", self.training_size
-        if tuple(size) != expected:
+    def _check_size(self, entry: dict, what: str, size: tuple[int, int]) -> None:
+        if self.image_size is not None and tuple(size) != self.image_size:
             raise ValueError(
-                f"{entry.get('file_name', 'An image')} has {what} {tuple(size)} (height, width), but {key} "
-                f"is {expected}. RecAttendDatasetMapper resizes images and instances."
+                f"{entry.get('file_name', 'An image')} has {what} {tuple(size)} (height, width), but INPUT.IMAGE_SIZE "
+                f"is {self.image_size}. RecAttendDatasetMapper resizes images and instances."
             )
 
     def check_instances(self, entry: dict) -> None:
@@ -83,12 +75,16 @@ class ImageModel(nn.Module):
         """
         for entry in batched_inputs:
             self._check_size(entry, "size", entry["image"].shape[-2:])
-        images = torch.stack([entry["image"] for entry in batched_inputs]).to(self.device)
-        return (images - self.pixel_mean) / self.pixel_std
+        return self.normalize(torch.stack([entry["image"] for entry in batched_inputs]))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] of range 0 to 255 as the networks take them, on the model's device."""
+        return (images.to(self.device) - self.pixel_mean) / self.pixel_std
 
     def original_size(self, entry: dict) -> tuple[int, int]:
-        """(height, width) of the file of a dataset dict, or the network's where it does not say."""
-        return entry.get("height", self.image_size[0]), entry.get("width", self.image_size[1])
+        """(height, width) of the file of a dataset dict, or that of its image where it does not say."""
+        height, width = entry["image"].shape[-2:]
+        return entry.get("height", height), entry.get("width", width)
 
     @staticmethod
     def _log_statistics(statistics: Callable[[], dict[str, Tensor]]) -> None:

@@ -130,10 +130,20 @@ class RecurrentAttention(ImageModel, ABC):
         memory = images.new_zeros(len(images), *images.shape[2:])
         return StepInputs(images, memory, self.preprocessor(images, batched_inputs))
 
-    def run(self, batched_inputs: list[dict]) -> tuple[list[list[Step]], ExtraMaps]:
-        """Inference up to the last step: every image's steps, each as of a batch of one, and the batch's maps."""
+    def run(self, batched_inputs: list[dict], memory: Tensor | None = None) -> tuple[list[list[Step]], ExtraMaps]:
+        """Inference up to the last step, on images of one size.
+
+        Args:
+            batched_inputs: dataset dicts.
+            memory: [B, H, W] in [0, 1], what counts as claimed from the start.
+
+        Returns:
+            Every image's steps, each as of a batch of one, and the batch's maps.
+        """
         with autocast(self.device, self.precision):
             inputs = self.first_inputs(batched_inputs)
+            if memory is not None:
+                inputs.memory = torch.maximum(inputs.memory, memory)
             taken = self.unroll(inputs, self.max_steps, Feeder(), self.stop_early)
         steps: list[list[Step]] = [[] for _ in batched_inputs]
         for images, step in taken:
@@ -159,8 +169,9 @@ class RecurrentAttention(ImageModel, ABC):
         """Losses in training, instances otherwise.
 
         Args:
-            batched_inputs: dataset dicts of RecAttendDatasetMapper: ``image`` uint8 [3, H, W] BGR, ``height`` and
-                ``width`` of the original image, ``instances`` in training, and the maps that a preprocessor wants.
+            batched_inputs: dataset dicts of the mapper of :func:`rec_attend_d2.data.build_mapper`: ``image`` uint8
+                [3, H, W] BGR, ``height`` and ``width`` of the original image, what is to be learned in training, and
+                the maps that a preprocessor wants.
 
         Returns:
             In training scalar losses by name; else one ``{"instances": Instances}`` per image, at its original size.
@@ -169,6 +180,10 @@ class RecurrentAttention(ImageModel, ABC):
             losses, statistics = self.losses(batched_inputs)
             self._log_statistics(statistics)
             return losses
+        return self.detect(batched_inputs)
+
+    def detect(self, batched_inputs: list[dict]) -> list[dict]:
+        """What is found in images; see :meth:`forward`."""
         found, extra = self.run(batched_inputs)
         rows = enumerate(zip(found, batched_inputs, strict=True))
         return [

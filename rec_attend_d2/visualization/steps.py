@@ -82,11 +82,13 @@ def box_corners(step: Step, factor: int) -> np.ndarray:
     return (to_array(step.where.boxes.xyxy()) + 0.5) * factor
 
 
-def draw_heat(large: np.ndarray, step: Step) -> np.ndarray:
+def draw_heat(large: np.ndarray, step: Step, factor: int) -> np.ndarray:
     """Where the step looked, over a dimmed picture."""
     height, width = large.shape[:2]
-    heat = cv2.resize(to_array(step.scan.heat()[0]), (width, height), interpolation=cv2.INTER_NEAREST)
-    return heat_overlay(large, heat)
+    heat, (rows, columns) = to_array(step.scan.heat()[0]), step.memory.shape[1:]
+    # It covers what the network saw, which may reach beyond the picture.
+    seen = cv2.resize(heat, (columns * factor, rows * factor), interpolation=cv2.INTER_NEAREST)
+    return heat_overlay(large, seen[:height, :width])
 
 
 def draw_boxes(picture: np.ndarray, step: Step, factor: int) -> np.ndarray:
@@ -95,6 +97,12 @@ def draw_boxes(picture: np.ndarray, step: Step, factor: int) -> np.ndarray:
     for box in corners[kept] if kept.any() else corners:
         picture = draw_box(picture, box, BOX if kept.any() else STOP)
     return picture
+
+
+def draw_memory(image: np.ndarray, step: Step, factor: int) -> np.ndarray:
+    """What was claimed before the step, of a picture [H, W, 3] magnified by ``factor``."""
+    height, width = image.shape[:2]
+    return magnify(gray_picture(to_array(step.memory[0, :height, :width])), factor)
 
 
 def _patches(step: Step, height: int, width: int) -> np.ndarray:
@@ -122,11 +130,11 @@ def draw_steps(trace: Trace, max_steps: int = 12) -> np.ndarray:
     large = magnify(trace.image, factor)
     height, width = large.shape[:2]
     rows: list[tuple[str, Callable[[int, Step], np.ndarray]]] = [
-        ("where it\nlooks", lambda number, step: draw_heat(large, step)),
+        ("where it\nlooks", lambda number, step: draw_heat(large, step, factor)),
         ("proposed\nboxes", lambda number, step: draw_boxes(large, step, factor)),
         ("masks inside\nthe boxes", lambda number, step: _patches(step, height, width)),
         ("found\nso far", lambda number, step: draw_found(large, trace.found[number], factor)),
-        ("memory\nbefore it", lambda number, step: magnify(gray_picture(to_array(step.memory[0])), factor)),
+        ("memory\nbefore it", lambda number, step: draw_memory(trace.image, step, factor)),
     ]
     steps = list(enumerate(trace.steps[:max_steps]))
     if steps[0][1].cut.patch_mask is None:  # stage B cuts nothing out

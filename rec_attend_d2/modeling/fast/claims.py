@@ -3,17 +3,71 @@
 Shapes: `n` candidates, `P` pixels inside boxes, `H, W` network input, `h0, w0` original image, `m` objects.
 """
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...layers.boxes import CenterBoxes
 from ...layers.patches import BoxPixels, paste_pixels, scale_boxes
+from ...structures import MaskCrops
 from ..steps import Step, select
 from .targets import CLAIMED_SHARE, CLAIMED_VALUE
 
 # A pixel belongs to an object above this probability.
 MASK_THRESHOLD = 0.5
+# Side, in pixels of the original image, of the parts in which masks are made: what this takes does not grow with it.
+_PART = 2048
+
+
+@dataclass
+class Claims:
+    """Objects that were claimed in one image.
+
+    Attributes:
+        boxes: [m, 2] each, network pixels.
+        logits: [m, F, F], of the masks in them.
+        scores: [m].
+        classes: [m] int64; 0 where there is one kind.
+    """
+
+    boxes: CenterBoxes
+    logits: Tensor
+    scores: Tensor
+    classes: Tensor
+
+    def __len__(self) -> int:
+        """m"""
+        return len(self.scores)
+
+    @classmethod
+    def of_steps(cls, steps: Sequence[Step]) -> "Claims":
+        """All that glances, each as of a batch of one, claimed."""
+        parts = []
+        for step in steps:
+            assert step.claimed is not None and step.cut.patch_mask is not None
+            own = step.claimed.nonzero()[:, 0]
+            boxes, probabilities = select(step.where.boxes, own), step.class_probabilities
+            classes = torch.zeros_like(own) if probabilities is None else probabilities[own].argmax(1)
+            boxes = CenterBoxes(boxes.center.float(), boxes.size.float())
+            parts.append(cls(boxes, step.cut.patch_mask[own].float(), step.score[own].float(), classes))
+        return cls.cat(parts)
+
+    @classmethod
+    def cat(cls, parts: Sequence["Claims"]) -> "Claims":
+        """Those of all parts, at least one, in their order."""
+        return cls(
+            CenterBoxes(
+                torch.cat([part.boxes.center for part in parts]), torch.cat([part.boxes.size for part in parts])
+            ),
+            torch.cat([part.logits for part in parts]),
+            torch.cat([part.scores for part in parts]),
+            torch.cat([part.classes for part in parts]),
+        )
 
 
 def mask_pixels(logits: Tensor, boxes: CenterBoxes, size: tuple[int, int]) -> BoxPixels:
@@ -66,49 +120,97 @@ def strongest_masks(pixels: BoxPixels, size: tuple[int, int]) -> Tensor:
     return torch.where(owner == none, 0, owner + 1).view(height, width)
 
 
-def label_boxes(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Areas [m] and tight boxes [m, 4] (XYXY, pixels) of the objects 1 to ``count`` of a label image [h0, w0]."""
-    y, x = labels.nonzero(as_tuple=True)
-    owner = labels[y, x] - 1
-    low, high = (torch.full((count, 2), value, device=labels.device) for value in (torch.iinfo(torch.int64).max, 0))
-    place, index = torch.stack([x, y], dim=1), owner[:, None].expand(-1, 2)
-    low, high = low.scatter_reduce(0, index, place, "amin"), high.scatter_reduce(0, index, place + 1, "amax")
-    return torch.bincount(owner, minlength=count), torch.cat([low, high], dim=1)
+def _parts(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """Parts (y0, x0, y1, x1) of an image of ``size``."""
+    for y in range(0, size[0], _PART):
+        for x in range(0, size[1], _PART):
+            yield y, x, min(y + _PART, size[0]), min(x + _PART, size[1])
 
 
-def instances_of_glances(
-    steps: list[Step], network_size: tuple[int, int], size: tuple[int, int], min_area: int
-) -> Instances:
-    """All that the glances of one image claimed, at the image's own size.
+def claimed_masks(logits: Tensor, boxes: CenterBoxes, size: tuple[int, int], overlapping: bool) -> MaskCrops:
+    """The masks of claims in an image, part by part, so that memory grows with their pixels alone.
 
     Args:
-        steps: each as of a batch of one.
-        network_size: (H, W).
+        logits: [m, F, F].
+        boxes: [m, 2] each, pixels of the image.
         size: (h0, w0).
-        min_area: objects of at most so many pixels are left out.
+        overlapping: a pixel may belong to several masks; else it goes to the strongest.
+    """
+    limit = torch.tensor(size, device=logits.device)
+    first = torch.minimum((boxes.center - (boxes.size + 1) / 2).floor().clamp(min=0).long(), limit)
+    last = torch.minimum((boxes.center + (boxes.size + 1) / 2).floor().long() + 1, limit).clamp(min=0)
+    corners, ends = first.cpu().numpy(), last.cpu().numpy()
+    crops = [np.zeros(shape, bool) for shape in np.maximum(ends - corners, 0).tolist()]
+    for y0, x0, y1, x1 in _parts(size):
+        inside = ((first < limit.new_tensor([y1, x1])) & (last > limit.new_tensor([y0, x0]))).all(1)
+        rows = inside.nonzero()[:, 0]
+        if len(rows) == 0:
+            continue
+        part = (y1 - y0, x1 - x0)
+        moved = CenterBoxes(boxes.center[rows] - boxes.center.new_tensor([y0, x0]), boxes.size[rows])
+        pixels = mask_pixels(logits[rows], moved, part)
+        if overlapping:
+            _copy_pixels(crops, corners, rows.cpu().numpy(), pixels, (y0, x0))
+        else:
+            _copy_labels(
+                crops, corners, ends, rows.cpu().numpy(), strongest_masks(pixels, part).cpu().numpy(), (y0, x0)
+            )
+    return MaskCrops(crops, corners, size)
+
+
+def _copy_labels(
+    crops: list[NDArray], corners: NDArray, ends: NDArray, rows: NDArray, labels: NDArray, origin: tuple[int, int]
+) -> None:
+    """Set what a part's label image gives to each of its masks, ``rows``."""
+    low = np.maximum(corners[rows], origin)
+    high = np.minimum(ends[rows], np.add(origin, labels.shape))
+    for number, (row, (top, left), (bottom, right)) in enumerate(
+        zip(rows.tolist(), low.tolist(), high.tolist(), strict=True), start=1
+    ):
+        y, x = corners[row]
+        own = labels[top - origin[0] : bottom - origin[0], left - origin[1] : right - origin[1]] == number
+        crops[row][top - y : bottom - y, left - x : right - x] = own
+
+
+def _copy_pixels(
+    crops: list[NDArray], corners: NDArray, rows: NDArray, pixels: BoxPixels, origin: tuple[int, int]
+) -> None:
+    """Set the pixels above the threshold of a part's masks, ``rows``."""
+    ends = torch.bincount(pixels.box, minlength=len(rows)).cumsum(0).cpu().numpy()
+    y, x, own = (values.cpu().numpy() for values in (pixels.y, pixels.x, pixels.value > MASK_THRESHOLD))
+    for row, start, end in zip(rows.tolist(), [0, *ends[:-1]], ends, strict=True):
+        crops[row][y[start:end] + origin[0] - corners[row, 0], x[start:end] + origin[1] - corners[row, 1]] = own[
+            start:end
+        ]
+
+
+def instances_of_claims(
+    claims: Claims,
+    network_size: tuple[int, int],
+    size: tuple[int, int],
+    smallest_area: float,
+    overlapping: bool = False,
+) -> Instances:
+    """Claims as instances at the image's own size.
+
+    Args:
+        claims: of the image.
+        network_size: (H, W), of the scaled image.
+        size: (h0, w0).
+        smallest_area: objects of at most so many square network pixels are left out.
+        overlapping: see :func:`claimed_masks`.
 
     Returns:
-        Instances with ``pred_masks`` [m, h0, w0] bool (no two overlap), ``pred_boxes`` (tight, XYXY), ``scores`` [m]
-        and ``pred_classes`` [m], on the CPU.
+        Instances with ``pred_masks`` (MaskCrops [m, h0, w0]), ``pred_boxes`` (tight, XYXY), ``scores`` [m] and
+        ``pred_classes`` [m], on the CPU.
     """
-    logits, centers, sizes, scores, classes = [], [], [], [], []
-    for step in steps:
-        assert step.claimed is not None and step.cut.patch_mask is not None
-        logits.append(step.cut.patch_mask[step.claimed])
-        boxes = select(step.where.boxes, step.claimed)
-        centers.append(boxes.center)
-        sizes.append(boxes.size)
-        scores.append(step.score[step.claimed])
-        if step.class_probabilities is not None:
-            classes.append(step.class_probabilities[step.claimed].argmax(1))
-    boxes = scale_boxes(CenterBoxes(torch.cat(centers).float(), torch.cat(sizes).float()), network_size, size)
-    labels = strongest_masks(mask_pixels(torch.cat(logits), boxes, size), size)
-    score = torch.cat(scores).float()
-    area, corners = label_boxes(labels, len(score))
-    kept = (area > min_area).nonzero()[:, 0].cpu()
+    masks = claimed_masks(claims.logits, scale_boxes(claims.boxes, network_size, size), size, overlapping)
+    shrink = (network_size[0] / size[0]) * (network_size[1] / size[1])
+    kept = torch.from_numpy(np.flatnonzero(masks.areas() * shrink > smallest_area))
+    masks = masks[kept]
     result = Instances(size)
-    result.pred_masks = labels.cpu() == (kept + 1)[:, None, None]
-    result.pred_boxes = Boxes(corners.cpu()[kept].float())
-    result.scores = score.cpu()[kept]
-    result.pred_classes = torch.cat(classes).cpu()[kept] if classes else torch.zeros_like(kept)
+    result.pred_masks = masks
+    result.pred_boxes = Boxes(torch.from_numpy(masks.boxes()).float())
+    result.scores = claims.scores.cpu()[kept]
+    result.pred_classes = claims.classes.cpu()[kept]
     return result

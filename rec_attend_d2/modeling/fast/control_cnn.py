@@ -14,21 +14,22 @@ from ..steps import StepInputs
 from .blocks import ConvNormReLU, ResidualBlock, enlarge
 from .image_encoder import FEATURE_STRIDES
 
+# Image pixels per place.
+PLACE_STRIDE = FEATURE_STRIDES[0]
+
 
 class ControlCNN(nn.Module):
     """What is left to do per glance is small, since the features are computed once per image.
 
     The memory meets the features at 1/4 of the image's size; at 1/8 a way down to 1/32 and up again lets every place
-    know about its surroundings. With places of 4 pixels the map goes on to 1/4, for objects so small that several of
-    them would share a place of 8.
+    know about its surroundings. Places have 4 pixels: of small objects several would share one of 8.
     """
 
-    def __init__(self, *, feature_channels: Sequence[int], channels: int, stride: int):
+    def __init__(self, *, feature_channels: Sequence[int], channels: int):
         """
         Args:
             feature_channels: channels of the two feature maps, at 1/4 and 1/8.
             channels: of its maps at 1/8 and coarser; the map at 1/4 has half as many.
-            stride: 4 or 8, image pixels per place.
         """
         super().__init__()
         fine, coarse = feature_channels
@@ -37,16 +38,13 @@ class ControlCNN(nn.Module):
         self.join = ResidualBlock(channels + coarse, channels)
         self.down = nn.ModuleList(ResidualBlock(channels, channels, stride=2) for _ in range(2))
         self.up = nn.ModuleList(ConvNormReLU(channels, channels) for _ in range(2))
-        self.stride = stride
-        self.out_channels = channels
-        if stride == FEATURE_STRIDES[0]:
-            self.out_channels = channels // 2
-            self.meet_fine = ConvNormReLU(fine + 2, self.out_channels)
-            self.to_fine = nn.Conv2d(channels, self.out_channels, 1)
-            self.finest = ConvNormReLU(self.out_channels, self.out_channels)
+        self.out_channels = channels // 2
+        self.meet_fine = ConvNormReLU(fine + 2, self.out_channels)
+        self.to_fine = nn.Conv2d(channels, self.out_channels, 1)
+        self.finest = ConvNormReLU(self.out_channels, self.out_channels)
 
     def forward(self, inputs: StepInputs) -> Tensor:
-        """Map [B, D, H / stride, W / stride]."""
+        """Map [B, D, H / 4, W / 4]."""
         memory = inputs.memory[:, None]
         cell = FEATURE_STRIDES[0]
         pooled = [F.avg_pool2d(memory, cell), F.max_pool2d(memory, cell)]
@@ -59,7 +57,5 @@ class ControlCNN(nn.Module):
         for conv in self.up:
             level = levels.pop()
             x = conv(level + enlarge(x, level))
-        if self.stride != cell:
-            return x
         fine = self.meet_fine(seen)
         return self.finest(fine + enlarge(self.to_fine(x), fine))

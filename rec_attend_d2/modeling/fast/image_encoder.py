@@ -1,4 +1,7 @@
-"""The fast model's preprocessor: features computed once per image, learned together with the rest.
+"""The fast model's preprocessor: features computed once per image by a backbone, learned together with the rest.
+
+The backbone is one of Detectron2's BACKBONE_REGISTRY with maps at strides 4 and 8: :class:`SmallEncoder`, or any other
+(MODEL.BACKBONE.NAME), such as "build_resnet_fpn_backbone" with weights from ImageNet.
 
 Shapes: `B` images, `H, W` network input.
 """
@@ -6,10 +9,12 @@ Shapes: `B` images, `H, W` network input.
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
-from ...data.training import training_size
 from ...layers.conv_norm import fast_layout
+from ...registry import look_up
 from ..registries import FAST, PREPROCESSOR_REGISTRY
 from ..steps import ExtraMaps
 from .blocks import ConvNormReLU, ResidualBlock, enlarge, widened
@@ -25,27 +30,22 @@ ENCODER_CHANNELS = (16, 32, 64, 96, 96)
 FEATURE_CHANNELS = (32, 48)
 
 
-@PREPROCESSOR_REGISTRY.register()
-class ImageEncoder(nn.Module):
-    """Residual conv net with a way back up (a feature pyramid); its two finest maps go on to the other parts.
+class SmallEncoder(Backbone):
+    """Residual conv net with a way back up (a feature pyramid), whose two finest maps it gives."""
 
-    Attributes:
-        feature_channels: of these two maps.
-    """
-
-    part_of = FAST
-
-    @configurable
-    def __init__(self, *, encoder_channels: Sequence[int], feature_channels: Sequence[int]):
+    def __init__(self, encoder_channels: Sequence[int], feature_channels: Sequence[int]):
         """
         Args:
             encoder_channels: of the levels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image's size.
             feature_channels: of the two maps that it returns, at 1/4 and 1/8.
         """
         super().__init__()
-        self.feature_channels = tuple(feature_channels)
         half, quarter, eighth, sixteenth, deepest = encoder_channels
         fine, coarse = feature_channels
+        self._shapes = {
+            f"p{level}": ShapeSpec(channels=channels, stride=stride)
+            for level, channels, stride in zip((2, 3), feature_channels, FEATURE_STRIDES, strict=True)
+        }
         self.stem = ConvNormReLU(3, half, stride=2)
         self.quarter = nn.Sequential(ConvNormReLU(half, quarter, stride=2), ResidualBlock(quarter, quarter))
         self.eighth = nn.Sequential(ResidualBlock(quarter, eighth, stride=2), ResidualBlock(eighth, eighth))
@@ -58,18 +58,17 @@ class ImageEncoder(nn.Module):
         self.to_fine = nn.Conv2d(coarse, fine, 1)
         self.smooth = nn.ModuleList(ConvNormReLU(out, out) for out in (fine, coarse, coarse))
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict:
-        for key, size in (("INPUT.IMAGE_SIZE", cfg.INPUT.IMAGE_SIZE), ("INPUT.CROP.SIZE", training_size(cfg))):
-            if any(side % DEEPEST_STRIDE for side in size):
-                raise ValueError(f"{key} is {list(size)}; the fast model needs multiples of {DEEPEST_STRIDE}.")
-        return {
-            "encoder_channels": widened(cfg, ENCODER_CHANNELS),
-            "feature_channels": widened(cfg, FEATURE_CHANNELS),
-        }
+    @property
+    def size_divisibility(self) -> int:
+        """Sides of images have to be multiples of it."""
+        return DEEPEST_STRIDE
 
-    def forward(self, images: Tensor, batched_inputs: list[dict]) -> ExtraMaps:
-        """Features of ``images`` [B, 3, H, W]: [B, C_1, H / 4, W / 4] and [B, C_2, H / 8, W / 8]."""
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and strides of what it gives."""
+        return self._shapes
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Maps "p2" [B, C_1, H / 4, W / 4] and "p3" [B, C_2, H / 8, W / 8] of ``images`` [B, 3, H, W]."""
         x = self.stem(fast_layout(images))
         quarter = self.quarter(x)
         eighth = self.eighth(quarter)
@@ -80,4 +79,65 @@ class ImageEncoder(nn.Module):
         coarse = self.smooth[1](coarse + enlarge(x, coarse))
         fine = self.lateral[0](quarter)
         fine = self.smooth[0](fine + enlarge(self.to_fine(coarse), fine))
-        return ExtraMaps(features=(fine, coarse))
+        return {"p2": fine, "p3": coarse}
+
+
+@BACKBONE_REGISTRY.register()
+def build_small_encoder(cfg: CfgNode, input_shape: ShapeSpec) -> SmallEncoder:
+    """The fast model's own encoder, as wide as MODEL.REC_ATTEND.FAST.WIDTH says."""
+    return SmallEncoder(widened(cfg, ENCODER_CHANNELS), widened(cfg, FEATURE_CHANNELS))
+
+
+@PREPROCESSOR_REGISTRY.register()
+class ImageEncoder(nn.Module):
+    """A backbone's maps at strides 4 and 8, brought to the numbers of channels that the other parts take.
+
+    Attributes:
+        feature_channels: of the two maps.
+        multiple: sides of images have to be multiples of it.
+    """
+
+    part_of = FAST
+
+    @configurable
+    def __init__(self, *, backbone: Backbone, names: Sequence[str], feature_channels: Sequence[int]):
+        """
+        Args:
+            backbone: gives maps by name.
+            names: of the maps at strides 4 and 8.
+            feature_channels: of what is handed on; a map with another number goes through a conv of 1x1.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.names = tuple(names)
+        self.feature_channels = tuple(feature_channels)
+        self.multiple = max(DEEPEST_STRIDE, backbone.size_divisibility)
+        shapes = backbone.output_shape()
+        self.project = nn.ModuleList(
+            nn.Identity() if shapes[name].channels == out else ConvNormReLU(shapes[name].channels or 0, out, kernel=1)
+            for name, out in zip(self.names, self.feature_channels, strict=True)
+        )
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        build = look_up(BACKBONE_REGISTRY, cfg.MODEL.BACKBONE.NAME, "MODEL.BACKBONE.NAME")
+        backbone = build(cfg, ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN)))
+        strides = {shape.stride: name for name, shape in backbone.output_shape().items()}
+        if not set(FEATURE_STRIDES) <= set(strides):
+            raise ValueError(
+                f"MODEL.BACKBONE.NAME '{cfg.MODEL.BACKBONE.NAME}' gives maps of strides {sorted(map(str, strides))}; "
+                "the fast model needs 4 and 8. Of a ResNet without FPN set MODEL.RESNETS.OUT_FEATURES to ['res2', "
+                "'res3']."
+            )
+        return {
+            "backbone": backbone,
+            "names": [strides[stride] for stride in FEATURE_STRIDES],
+            "feature_channels": widened(cfg, FEATURE_CHANNELS),
+        }
+
+    def forward(self, images: Tensor, batched_inputs: list[dict]) -> ExtraMaps:
+        """Features of ``images`` [B, 3, H, W]: [B, C_1, H / 4, W / 4] and [B, C_2, H / 8, W / 8]."""
+        maps = self.backbone(images)
+        return ExtraMaps(
+            features=tuple(project(maps[name]) for project, name in zip(self.project, self.names, strict=True))
+        )

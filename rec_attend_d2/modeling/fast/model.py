@@ -16,6 +16,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ...config import check_keys_of_fast_model
 from ...layers.boxes import CenterBoxes
@@ -30,10 +31,11 @@ from ..registries import (
     look_up_part,
 )
 from ..steps import Cut, ExtraMaps, Feeder, Proposal, Scan, Step, StepInputs, Where, select
-from .claims import instances_of_glances, mask_pixels, new_objects, write_claims
+from .claims import Claims, instances_of_claims, mask_pixels, new_objects, write_claims
 from .image_encoder import FEATURE_STRIDES
 from .losses import MIN_BOX_IOU, PatchPairs, box_loss, class_loss, mask_loss, place_losses, score_loss
 from .scorer import ClassScorer
+from .sizes import Sizes
 from .targets import ObjectTargets, match_candidates, overlap_with_objects
 from .training import TrueBoxes, draw_memory, glance_statistics
 
@@ -55,18 +57,16 @@ class FastRecAttend(RecurrentAttention):
         segmentation_head: nn.Module,
         stop_scorer: nn.Module,
         class_scorer: ClassScorer | None,
-        patch_size: int,
-        padding: tuple[float, float],
-        min_area: int,
+        sizes: Sizes,
+        object_size: float,
         **trunk: Any,
     ):
         """
         Args:
             box_proposer, segmentation_head, stop_scorer: the parts.
             class_scorer: gives objects their class; None where there is one kind.
-            patch_size: F, pixels.
-            padding: of true boxes: each side moves out by max(first * size, second).
-            min_area: objects of at most so many pixels are left out.
+            sizes: what follows from the width of objects in the network.
+            object_size: their typical width in pixels of the file, which is kept with the weights.
             trunk: arguments of :class:`RecurrentAttention`.
         """
         super().__init__(**trunk)
@@ -74,9 +74,10 @@ class FastRecAttend(RecurrentAttention):
         self.segmentation_head = segmentation_head
         self.stop_scorer = stop_scorer
         self.class_scorer = class_scorer
-        self.patch_size = patch_size
-        self.padding = padding
-        self.min_area = min_area
+        self.sizes = sizes
+        self.overlapping_masks = False
+        self.object_size: Tensor
+        self.register_buffer("object_size", torch.tensor(float(object_size)))
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -96,28 +97,58 @@ class FastRecAttend(RecurrentAttention):
             raise ValueError(
                 f"{key}.NUM_CLASSES is {node.NUM_CLASSES}. Give 0 for objects of one kind, or their number."
             )
-        side, *other_sides = node.ATTENTION.PATCH_SIZE
-        if other_sides != [side] or side < 4:
-            raise ValueError(
-                f"{key}.ATTENTION.PATCH_SIZE is {list(node.ATTENTION.PATCH_SIZE)}; the fast model's are square, "
-                "of at least 4 pixels."
-            )
         return {
             "preprocessor": preprocessor,
             "box_proposer": proposer,
             "segmentation_head": head,
             "stop_scorer": scorer(cfg, proposer.hidden_dim, head.feature_channels),
             "class_scorer": ClassScorer(node.NUM_CLASSES, head.feature_channels) if node.NUM_CLASSES else None,
-            "patch_size": side,
-            "padding": (node.LOSS.BOX_PADDING_RATIO, node.LOSS.BOX_PADDING_PIXELS),
-            "min_area": node.TEST.MIN_AREA,
+            "sizes": Sizes(cfg.INPUT.OBJECT_PIXELS),
+            "object_size": cfg.INPUT.OBJECT_SIZE,
             "stop_early": True,
             "stop_threshold": node.TEST.SCORE_THRESHOLD,
             "max_steps": _MAX_GLANCES,
             "recompute": node.TRAINING.RECOMPUTE,
             "precision": node.TEST.AUTOCAST,
             **cls.image_arguments(cfg),
+            "image_size": None,
         }
+
+    # Images of any size.
+
+    def preprocess_image(self, batched_inputs: list[dict]) -> Tensor:
+        """Images [B, 3, H, W], BGR, normalised, with black below and right of smaller ones.
+
+        H and W are the smallest multiples of what the image encoder needs in which all of them have room.
+        """
+        sizes = [entry["image"].shape[-2:] for entry in batched_inputs]
+        multiple = self.preprocessor.multiple
+        height, width = (-(-max(lengths) // multiple) * multiple for lengths in zip(*sizes, strict=True))
+        images = [
+            F.pad(entry["image"], (0, width - columns, 0, height - rows))
+            for entry, (rows, columns) in zip(batched_inputs, sizes, strict=True)
+        ]
+        return self.normalize(torch.stack(images))
+
+    def first_inputs(self, batched_inputs: list[dict]) -> StepInputs:
+        """As of any model, but what lies outside of an image counts as claimed."""
+        inputs = super().first_inputs(batched_inputs)
+        for memory, entry in zip(inputs.memory, batched_inputs, strict=True):
+            height, width = entry["image"].shape[-2:]
+            memory[height:], memory[:, width:] = 1, 1
+        return inputs
+
+    def detect(self, batched_inputs: list[dict]) -> list[dict]:
+        """What is found in images, which go through the networks together where they have one size."""
+        outputs: list[dict] = [{} for _ in batched_inputs]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for number, entry in enumerate(batched_inputs):
+            groups.setdefault(tuple(entry["image"].shape[-2:]), []).append(number)
+        for numbers in groups.values():
+            entries = [batched_inputs[number] for number in numbers]
+            for number, entry, steps in zip(numbers, entries, self.run(entries)[0], strict=True):
+                outputs[number] = {"instances": self.to_instances(Claims.of_steps(steps), entry)}
+        return outputs
 
     # What it does in a glance.
 
@@ -130,8 +161,8 @@ class FastRecAttend(RecurrentAttention):
         seen = torch.cat([inputs.image, inputs.memory[:, None]], dim=1)
         # The mask's loss does not flow through the box, which has its own.
         boxes = CenterBoxes(where.boxes.center.detach(), where.boxes.size.detach())
-        sharp = cut_patches(seen, where.image, boxes, self.patch_size)
-        fine = cut_patches(inputs.extra.features[0], where.image, boxes, self.patch_size, FEATURE_STRIDES[0])
+        sharp = cut_patches(seen, where.image, boxes, self.sizes.patch)
+        fine = cut_patches(inputs.extra.features[0], where.image, boxes, self.sizes.patch, FEATURE_STRIDES[0])
         patch = torch.cat([sharp, fine], dim=1)
         logits, features = self.segmentation_head(patch)
         return Cut(None, patch, logits, features)
@@ -153,7 +184,14 @@ class FastRecAttend(RecurrentAttention):
 
     def instances(self, steps: list[Step], extra: ExtraMaps, entry: dict) -> Instances:
         """See :meth:`RecurrentAttention.instances`."""
-        return instances_of_glances(steps, self.image_size, self.original_size(entry), self.min_area)
+        return self.to_instances(Claims.of_steps(steps), entry)
+
+    def to_instances(self, claims: Claims, entry: dict) -> Instances:
+        """All that was claimed in the image of a dataset dict, at its original size."""
+        height, width = entry["image"].shape[-2:]
+        return instances_of_claims(
+            claims, (height, width), self.original_size(entry), self.sizes.smallest_area, self.overlapping_masks
+        )
 
     # Training.
 
@@ -161,26 +199,28 @@ class FastRecAttend(RecurrentAttention):
         """Targets of a training batch, on the model's device.
 
         Raises:
-            ValueError: an entry without instances, with instances of another size than the network's input, or of a
-                class that the model does not tell apart.
+            ValueError: an entry without labels, or with a class that the model does not tell apart.
         """
         for entry in batched_inputs:
-            self.check_instances(entry)
-            largest = max(entry["instances"].gt_classes.tolist(), default=0)
+            if "labels" not in entry:
+                raise ValueError(
+                    f"{entry.get('file_name', 'An image')} has no 'labels', which training needs: its data set has no "
+                    "annotations, or another mapper than WindowMapper made it."
+                )
+            largest = max(entry["gt_classes"].tolist(), default=0)
             if self.class_scorer is not None and largest >= self.class_scorer.classes:
                 raise ValueError(
                     f"{entry.get('file_name', 'An image')} has an object of class {largest} (counted from 0), but "
                     f"MODEL.REC_ATTEND.NUM_CLASSES is {self.class_scorer.classes}."
                 )
-        return ObjectTargets.from_instances(
-            [entry["instances"] for entry in batched_inputs], *self.padding, self.device
-        )
+        labels = torch.stack([entry["labels"] for entry in batched_inputs]).to(self.device)
+        return ObjectTargets.from_labels(labels, [entry["gt_classes"] for entry in batched_inputs], self.sizes.padding)
 
     def losses(self, batched_inputs: list[dict]) -> tuple[dict[str, Tensor], Callable[[], dict[str, Tensor]]]:
         """Losses of one glance at each image, from a memory that is drawn."""
         targets = self.extract_targets(batched_inputs)
         inputs = self.first_inputs(batched_inputs)
-        inputs.memory = torch.stack([draw_memory(labels) for labels in targets.labels])
+        inputs.memory = torch.stack(list(map(draw_memory, targets.labels, targets.taken)))
         unclaimed = targets.unclaimed(inputs.memory)
         fed = TrueBoxes(targets, unclaimed)
         step = self.step(inputs, fed)
@@ -197,7 +237,7 @@ class FastRecAttend(RecurrentAttention):
         judged = torch.cat([found, torch.ones_like(fed.instance, dtype=torch.bool)])
         instance, where = torch.cat([matched, fed.instance])[judged], select(step.where, judged)
         assert step.cut.patch_mask is not None
-        truth = targets.cut(where.image, instance, where.boxes, self.patch_size)
+        truth = targets.cut(where.image, instance, where.boxes, self.sizes.patch)
         pairs = PatchPairs(step.cut.patch_mask[judged], *truth)
         losses["loss_mask"] = mask_loss(pairs)
         if step.class_probabilities is not None:

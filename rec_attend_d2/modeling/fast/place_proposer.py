@@ -21,8 +21,8 @@ from ...layers.boxes import CenterBoxes
 from ..registries import BOX_PROPOSER_REGISTRY, FAST
 from ..steps import Proposal, Scan, StepInputs
 from .blocks import widened
-from .control_cnn import ControlCNN
-from .image_encoder import FEATURE_STRIDES
+from .control_cnn import PLACE_STRIDE, ControlCNN
+from .sizes import Sizes
 
 _KEY = "MODEL.REC_ATTEND"
 
@@ -30,12 +30,15 @@ _KEY = "MODEL.REC_ATTEND"
 CONTROL_CHANNELS = 64
 # As detectors start: most places are no object's, which a fresh proposer should not have to learn.
 FRESH_PLACE_LOGIT = -4.0
-# The log of a box's side is at most this far from that of INITIAL_SIZE, so that no box overflows.
+# The log of a box's side is at most this far from that of a fresh proposer, so that no box overflows.
 _LOG_SIZE_LIMIT = 4.0
 # A place is looked at above this probability; an image's best one always.
 PLACE_PROBABILITY = 0.1
 # Boxes of one glance overlap by at most this IoU. With 0.4 neighbours are confused (docs/ablation.md).
 BOXES_APART = 0.05
+# Candidates per image that training cuts out, drawn at random: a window of a hundred objects would take several times
+# longer than one of ten and teach little more.
+TRAINED_CANDIDATES = 40
 # Side, in places, of the neighbourhood whose strongest features the scorer sees beside those of the place.
 NEIGHBORHOOD = 7
 
@@ -88,6 +91,22 @@ def places_apart(logits: Tensor, corners: Tensor, limit: int) -> tuple[Tensor, T
     return torch.cat(images), torch.cat(places)
 
 
+def trained_candidates(image: Tensor, batch: int) -> Tensor:
+    """Numbers, ascending, of at most TRAINED_CANDIDATES candidates of each image, drawn at random.
+
+    Args:
+        image: [n], the image of each candidate, ascending.
+        batch: B.
+    """
+    counts = torch.bincount(image, minlength=batch)
+    if int(counts.max()) <= TRAINED_CANDIDATES:
+        return torch.arange(len(image), device=image.device)
+    # A random order within each image.
+    order = (image + torch.rand(len(image), device=image.device)).argsort()
+    rank = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image]
+    return order[rank < TRAINED_CANDIDATES].sort().values
+
+
 @BOX_PROPOSER_REGISTRY.register()
 class PlaceProposer(nn.Module):
     """Scores every place of the control CNN's map and reads a box at each."""
@@ -121,27 +140,19 @@ class PlaceProposer(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode, feature_channels: tuple[int, ...]) -> dict:
         node = cfg.MODEL.REC_ATTEND
-        if node.BOX_PROPOSER.INITIAL_SIZE <= 0:
-            raise ValueError(f"{_KEY}.BOX_PROPOSER.INITIAL_SIZE is {node.BOX_PROPOSER.INITIAL_SIZE}; give more than 0.")
-        if node.FAST.PLACE_STRIDE not in FEATURE_STRIDES:
-            raise ValueError(f"{_KEY}.FAST.PLACE_STRIDE is {node.FAST.PLACE_STRIDE}; give 4 or 8 pixels.")
         if node.FAST.OBJECTS_PER_GLANCE < 0:
             raise ValueError(f"{_KEY}.FAST.OBJECTS_PER_GLANCE is {node.FAST.OBJECTS_PER_GLANCE}; give 0 or more.")
         (channels,) = widened(cfg, [CONTROL_CHANNELS])
         return {
-            "control_cnn": ControlCNN(
-                feature_channels=feature_channels,
-                channels=channels,
-                stride=node.FAST.PLACE_STRIDE,
-            ),
-            "initial_size": node.BOX_PROPOSER.INITIAL_SIZE * cfg.INPUT.IMAGE_SIZE[0],
+            "control_cnn": ControlCNN(feature_channels=feature_channels, channels=channels),
+            "initial_size": Sizes(cfg.INPUT.OBJECT_PIXELS).initial_box,
             "objects_per_glance": node.FAST.OBJECTS_PER_GLANCE,
         }
 
     def _boxes(self, features: Tensor) -> CenterBoxes:
         """Boxes read at all places, [B, P, 2] each."""
         height, width = features.shape[-2:]
-        stride = self.control_cnn.stride
+        stride = PLACE_STRIDE
         # In half precision pixels beyond 256 would no longer be told apart.
         offset, log_size = self.box(features).float().flatten(2).transpose(1, 2).split(2, dim=2)
         log_size = log_size.clamp(-_LOG_SIZE_LIMIT, _LOG_SIZE_LIMIT)
@@ -156,6 +167,8 @@ class PlaceProposer(nn.Module):
         if self.training and not torch.isfinite(flat).all():
             raise FloatingPointError("The logits of places are not finite: {'place': nan}")
         image, place = places_apart(flat.detach(), boxes.xyxy().detach(), self.objects_per_glance)
+        if self.training:
+            image, place = (kept[trained_candidates(image, len(flat))] for kept in (image, place))
         around = F.max_pool2d(features, NEIGHBORHOOD, stride=1, padding=NEIGHBORHOOD // 2)
         own, chosen = flat[image, place], CenterBoxes(boxes.center[image, place], boxes.size[image, place])
         hidden = torch.cat(
@@ -167,5 +180,5 @@ class PlaceProposer(nn.Module):
             ],
             dim=1,
         )
-        scan = PlaceScan(logits, boxes, self.control_cnn.stride)
+        scan = PlaceScan(logits, boxes, PLACE_STRIDE)
         return Proposal(image, chosen, hidden), scan

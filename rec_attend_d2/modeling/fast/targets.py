@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from detectron2.structures import Instances
 from torch import Tensor
 
 from ...layers.boxes import CenterBoxes
@@ -26,43 +25,41 @@ class ObjectTargets:
 
     Attributes:
         labels: [B, H, W] int64, k + 1 where object k is and 0 where none is. Where objects overlap it is the smaller.
+        taken: [B, H, W] bool, pixels that count as claimed from the start: there is nothing to be found.
         boxes: padded true boxes, [B, N, 2] each.
         areas: [B, N], pixels in the label image; 0 = there is no such object.
         classes: [B, N], from 0 on.
     """
 
     labels: Tensor
+    taken: Tensor
     boxes: CenterBoxes
     areas: Tensor
     classes: Tensor
 
     @classmethod
-    def from_instances(
-        cls, instances: Sequence[Instances], padding_ratio: float, padding_pixels: float, device: torch.device
-    ) -> "ObjectTargets":
-        """Targets of instances with ``gt_masks`` (BitMasks), ``gt_boxes`` (tight) and ``gt_classes``, largest first.
+    def from_labels(cls, labels: Tensor, classes: Sequence[Tensor], padding: tuple[float, float]) -> "ObjectTargets":
+        """Targets of label images.
 
         Args:
-            instances: one per image, of equal size.
-            padding_ratio, padding_pixels: each side of a box moves out by max(ratio * size, pixels).
-            device: of the targets.
+            labels: [B, H, W] int, as :class:`rec_attend_d2.data.window_mapper.WindowMapper` gives them; negative where
+                nothing is to be found.
+            classes: one [N_i] per image.
+            padding: each side of a box moves out by max(first * size, second).
         """
-        slots = max(1, *map(len, instances))
-        labels = torch.zeros(len(instances), *instances[0].image_size, dtype=torch.int64)
-        corners, classes = torch.zeros(len(instances), slots, 4), torch.zeros(len(instances), slots, dtype=torch.int64)
-        for row, objects in enumerate(instances):
-            count = len(objects)
-            if count:
-                for number, mask in enumerate(objects.gt_masks.tensor.cpu(), start=1):
-                    labels[row][mask] = number  # the smaller ones come later
-                corners[row, :count] = objects.gt_boxes.tensor
-                classes[row, :count] = objects.gt_classes
-        labels, corners, classes = labels.to(device), corners.to(device), classes.to(device)
+        batch, slots = len(labels), max(1, *(len(own) for own in classes))
+        taken, labels = labels < 0, labels.clamp(min=0).long()
+        padded = torch.zeros(batch, slots, dtype=torch.int64)
+        for row, own in enumerate(classes):
+            padded[row, : len(own)] = own
+        first = torch.arange(batch, device=labels.device)[:, None, None] * slots
+        areas, corners = label_boxes(torch.where(labels > 0, labels + first, 0), batch * slots)
+        corners = corners.view(batch, slots, 4).float()
         # From edges to the indices of the first and the last pixel.
-        first, last = corners[..., :2].flip(-1), corners[..., 2:].flip(-1) - 1
-        size = last - first
-        boxes = CenterBoxes((first + last) / 2, size + 2 * (padding_ratio * size).clamp(min=padding_pixels))
-        return cls(labels, boxes, pixels_of_objects(labels, slots), classes)
+        low, high = corners[..., :2].flip(-1), corners[..., 2:].flip(-1) - 1
+        size = high - low
+        boxes = CenterBoxes((low + high) / 2, size + 2 * (padding[0] * size).clamp(min=padding[1]))
+        return cls(labels, taken, boxes, areas.view(batch, slots), padded.to(labels.device))
 
     @property
     def valid(self) -> Tensor:
@@ -122,6 +119,19 @@ class ObjectTargets:
                 own = own + share * is_own
                 others = others + share * ((label > 0) & ~is_own)
         return own, others
+
+
+def label_boxes(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Areas [m] and tight boxes [m, 4] (XYXY, pixels) of the objects 1 to ``count`` of label images [..., h, w].
+
+    The box of an object without a pixel is 0.
+    """
+    y, x = labels.nonzero(as_tuple=True)[-2:]
+    owner = labels[labels > 0].long() - 1
+    low, high = (torch.full((count, 2), value, device=labels.device) for value in (torch.iinfo(torch.int64).max, 0))
+    place, index = torch.stack([x, y], dim=1), owner[:, None].expand(-1, 2)
+    low, high = low.scatter_reduce(0, index, place, "amin"), high.scatter_reduce(0, index, place + 1, "amax")
+    return torch.bincount(owner, minlength=count), torch.cat([torch.minimum(low, high), high], dim=1)
 
 
 def pixels_of_objects(labels: Tensor, slots: int) -> Tensor:

@@ -60,7 +60,7 @@ class TrueBoxes(Feeder):
         return Where(torch.cat([proposal.image, self.image]), boxes)
 
 
-def draw_memory(labels: Tensor) -> Tensor:
+def draw_memory(labels: Tensor, taken: Tensor) -> Tensor:
     """A memory [H, W] in which some of an image's objects are claimed, spoiled as predicted masks would be.
 
     Half of the memories are empty. In the others all subset sizes are equally likely, "everything claimed" among them:
@@ -68,8 +68,12 @@ def draw_memory(labels: Tensor) -> Tensor:
     piece too much, less than half of an unclaimed object.
 
     Args:
-        labels: [H, W], of :class:`.targets.ObjectTargets`.
+        labels, taken: [H, W], of :class:`.targets.ObjectTargets`.
     """
+    return torch.maximum(_claimed_objects(labels), taken.float())
+
+
+def _claimed_objects(labels: Tensor) -> Tensor:
     count, device = int(labels.max()), labels.device
     memory = torch.zeros(labels.shape, device=device)
     if count == 0 or torch.rand(()) < EMPTY_SHARE:

@@ -12,7 +12,6 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...data.training import training_size
 from ...layers.boxes import CenterBoxes, scale_axes
 from ...layers.initialization import initialize
 from ..registries import BOX_PROPOSER_REGISTRY, PAPER
@@ -194,11 +193,6 @@ class GlimpseLSTMBoxProposer(nn.Module):
         node = cfg.MODEL.REC_ATTEND.BOX_PROPOSER
         if node.GLIMPSES < 1:
             raise ValueError(f"{_KEY}.GLIMPSES is {node.GLIMPSES}; give at least 1.")
-        if training_size(cfg) != tuple(cfg.INPUT.IMAGE_SIZE):
-            raise ValueError(
-                f"{_KEY}.NAME 'GlimpseLSTMBoxProposer' looks at maps of one size: take 'RandomCrop' out of "
-                "INPUT.AUGMENTATIONS, or _BASE_ configs/Fast-RecAttend.yaml."
-            )
         if node.INITIAL_SIZE <= 0:
             raise ValueError(f"{_KEY}.INITIAL_SIZE is {node.INITIAL_SIZE}; give a share of the image's side above 0.")
         return {

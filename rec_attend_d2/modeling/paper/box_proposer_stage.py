@@ -75,6 +75,7 @@ class RecAttendBoxProposer(SequenceModel):
         # The proposer learns padded boxes; an object's own box is what a user of the instances expects.
         tight = unpadded_boxes(taken.proposal.boxes, *self.padding)
         boxes = Boxes(pixel_edges(tight).xyxy()[0, keep].float())
+        assert self.image_size is not None
         boxes.scale(original_size[1] / self.image_size[1], original_size[0] / self.image_size[0])
         boxes.clip(original_size)
         result = Instances(original_size, pred_boxes=boxes, scores=taken.score[0, keep].float())

@@ -12,7 +12,6 @@ from typing import Any
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, cat, nn
 
-from ...data.training import training_size
 from ...layers.conv_stack import ConvStack, DeconvLayer, PlainDeconvLayer
 from ...layers.initialization import initialize
 from ...layers.step_norm import STEP_NORMS
@@ -110,7 +109,6 @@ class ForegroundFCN(LearnedMaps):
     def from_config(cls, cfg: CfgNode) -> dict:
         node = cfg.MODEL.REC_ATTEND.PREPROCESSOR
         _check_layers(node, cfg.INPUT.IMAGE_SIZE)
-        feature_size(training_size(cfg), node.CONV_POOLS, f"{_KEY}.CONV_POOLS", "INPUT.CROP.SIZE")
         return {
             **cls.maps_arguments(cfg),
             "conv_channels": node.CONV_CHANNELS,
