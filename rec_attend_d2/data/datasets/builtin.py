@@ -18,6 +18,8 @@ from .rosettes import ensure_rosettes
 
 # The paper's subsets of COCO 2017. Any other needs no code: a fourth part of an entry of DATASETS.COCO_FILES names it.
 _COCO_CATEGORIES = ("person", "zebra")
+# Pictures by microscopes in COCO format, one folder each, and the class of their objects.
+_MICROSCOPY = {"nuclei": "nucleus", "fields": "nucleus", "cells": "cell"}
 
 
 def register_builtin_datasets(root: str | os.PathLike | None = None) -> None:
@@ -27,7 +29,7 @@ def register_builtin_datasets(root: str | os.PathLike | None = None) -> None:
         root: folder that holds them; default the value of DETECTRON2_DATASETS, or "datasets".
     """
     folder = Path(root or os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
-    for register in (register_rosettes, register_nuclei, register_cvppp, register_kitti, register_cityscapes):
+    for register in (register_rosettes, register_microscopy, register_cvppp, register_kitti, register_cityscapes):
         register(folder)
     register_coco_subsets(folder)
 
@@ -40,11 +42,15 @@ def register_rosettes(root: Path) -> None:
         _register(f"rosettes_{split}", folder / f"{split}.json", folder / split, "leaf", prepare)
 
 
-def register_nuclei(root: Path) -> None:
-    """Register ``nuclei_train`` and ``nuclei_val``: ``nuclei/{train,val}.json`` and images in ``nuclei/images``."""
-    for split in ("train", "val"):
-        name, paths = f"nuclei_{split}", (root / "nuclei" / f"{split}.json", root / "nuclei" / "images")
-        _register(name, *paths, "nucleus", partial(_check_present, name, root / "nuclei", paths))
+def register_microscopy(root: Path) -> None:
+    """Register ``nuclei``, ``fields`` and ``cells``, each with ``_train`` and ``_val``.
+
+    Of each: ``NAME/{train,val}.json`` and images in ``NAME/images``.
+    """
+    for folder, class_name in _MICROSCOPY.items():
+        for split in ("train", "val"):
+            name, paths = f"{folder}_{split}", (root / folder / f"{split}.json", root / folder / "images")
+            _register(name, *paths, class_name, partial(_check_present, name, root / folder, paths))
 
 
 def register_coco_subsets(root: str | os.PathLike) -> None:

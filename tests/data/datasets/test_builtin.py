@@ -11,7 +11,9 @@ from miniature.coco import write_coco as write_miniature
 from rec_attend_d2.data.datasets import rosettes
 from rec_attend_d2.data.datasets.builtin import register_builtin_datasets, register_coco_subsets
 
-NAMES = ["nuclei_train", "nuclei_val", "rosettes_train", "rosettes_val"]
+# Data sets by microscopes and their class.
+MICROSCOPY = {"nuclei": "nucleus", "fields": "nucleus", "cells": "cell"}
+NAMES = [f"{name}_{split}" for name in [*MICROSCOPY, "rosettes"] for split in ("train", "val")]
 
 
 @pytest.fixture(autouse=True)
@@ -52,31 +54,34 @@ def test_rosettes_are_drawn_on_first_use(tmp_path, monkeypatch):
     assert MetadataCatalog.get("rosettes_train").thing_classes == ["leaf"]
 
 
-def test_nuclei(tmp_path, coco_content, write_coco):
-    coco_content["categories"] = [{"id": 1, "name": "nucleus"}]
+@pytest.mark.parametrize(("name", "class_name"), MICROSCOPY.items())
+def test_microscopy(tmp_path, coco_content, write_coco, name: str, class_name: str):
+    coco_content["categories"] = [{"id": 1, "name": class_name}]
     for annotation in coco_content["annotations"]:
         annotation["category_id"] = 1
     json_file, folder = write_coco(coco_content)
-    (tmp_path / "nuclei").mkdir()
-    shutil.move(json_file, tmp_path / "nuclei" / "train.json")
-    shutil.move(folder, tmp_path / "nuclei" / "images")
+    (tmp_path / name).mkdir()
+    shutil.move(json_file, tmp_path / name / "train.json")
+    shutil.move(folder, tmp_path / name / "images")
     register_builtin_datasets(str(tmp_path))
-    assert [record["image_id"] for record in DatasetCatalog.get("nuclei_train")] == [7, 9]
+    assert [record["image_id"] for record in DatasetCatalog.get(f"{name}_train")] == [7, 9]
+    assert MetadataCatalog.get(f"{name}_val").thing_classes == [class_name]
 
 
-def test_missing_nuclei(tmp_path):
+@pytest.mark.parametrize("name", MICROSCOPY)
+def test_missing_microscopy(tmp_path, name: str):
     register_builtin_datasets(str(tmp_path))
-    (tmp_path / "nuclei.zip").write_bytes(b"")
-    found = rf"{tmp_path} holds nuclei\.zip\. nuclei\.zip is an archive: unpack it there\."
-    remedy = rf"DETECTRON2_DATASETS to the folder that holds 'nuclei' \(now {tmp_path}\)"
-    expected = tmp_path / "nuclei" / "val.json"
-    with pytest.raises(FileNotFoundError, match=rf"'nuclei_val' expects {expected}, .*{found} .*{remedy}"):
-        DatasetCatalog.get("nuclei_val")
-    (tmp_path / "nuclei").mkdir()
-    (tmp_path / "nuclei" / "val.json").write_text("{}")
-    expected = tmp_path / "nuclei" / "images"
-    with pytest.raises(FileNotFoundError, match=rf"expects {expected}, .*nuclei holds val\.json\. .*{remedy}"):
-        DatasetCatalog.get("nuclei_val")
+    (tmp_path / f"{name}.zip").write_bytes(b"")
+    found = rf"{tmp_path} holds {name}\.zip\. {name}\.zip is an archive: unpack it there\."
+    remedy = rf"DETECTRON2_DATASETS to the folder that holds '{name}' \(now {tmp_path}\)"
+    expected = tmp_path / name / "val.json"
+    with pytest.raises(FileNotFoundError, match=rf"'{name}_val' expects {expected}, .*{found} .*{remedy}"):
+        DatasetCatalog.get(f"{name}_val")
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "val.json").write_text("{}")
+    expected = tmp_path / name / "images"
+    with pytest.raises(FileNotFoundError, match=rf"expects {expected}, .*{name} holds val\.json\. .*{remedy}"):
+        DatasetCatalog.get(f"{name}_val")
 
 
 COCO_NAMES = [f"coco_2017_{split}_{category}" for split in ("train", "val") for category in ("person", "zebra")]
