@@ -11,16 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..evaluation.counting_evaluator import true_masks
-from ..evaluation.metrics import MATCH_THRESHOLD, Masks
+from ..evaluation.metrics import MATCH_THRESHOLD
+from ..structures import AnyMasks, as_crops
 
 # Objects touch where at most one pixel lies between them.
-_REACH = np.ones((5, 5), np.uint8)
+_DISTANCE = 2
+_REACH = np.ones((2 * _DISTANCE + 1, 2 * _DISTANCE + 1), np.uint8)
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 # Largest number of groups.
 GROUPS = 4
 
 
-def contact_shares(masks: Masks) -> NDArray[np.float64]:
+def contact_shares(masks: AnyMasks) -> NDArray[np.float64]:
     """Occlusion of every object: the share of its boundary at which it touches or overlaps another one.
 
     The boundary are its pixels with a neighbour (above, below, left, right) outside it; the image's border is none. It
@@ -28,17 +30,26 @@ def contact_shares(masks: Masks) -> NDArray[np.float64]:
     has 0, one that is enclosed by others 1.
 
     Args:
-        masks: bool [N, H, W], the truth.
+        masks: N masks, the truth.
 
     Returns:
         [N] in [0, 1].
     """
-    cover = masks.sum(axis=0)
-    shares = np.zeros(len(masks))
-    for index, mask in enumerate(masks):
+    objects = as_crops(masks)
+    height, width = objects.image_size
+    cover = np.zeros((height, width), np.int32)
+    for crop, window in zip(objects.crops, objects.windows, strict=True):
+        cover[window] += crop
+    shares = np.zeros(len(objects))
+    for index, (crop, (rows, columns)) in enumerate(zip(objects.crops, objects.windows, strict=True)):
+        # The object's surroundings as far as it can touch something, cut off at the image's border.
+        top, left = max(0, rows.start - _DISTANCE), max(0, columns.start - _DISTANCE)
+        around = cover[top : rows.stop + _DISTANCE, left : columns.stop + _DISTANCE]
+        mask = np.zeros(around.shape, bool)
+        mask[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = crop
         inside = cv2.erode(mask.astype(np.uint8), _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=1)
         boundary = mask & ~inside.astype(bool)
-        others = cv2.dilate((cover - mask > 0).astype(np.uint8), _REACH).astype(bool)
+        others = cv2.dilate((around - mask > 0).astype(np.uint8), _REACH).astype(bool)
         shares[index] = (boundary & others).sum() / max(boundary.sum(), 1)
     return shares
 

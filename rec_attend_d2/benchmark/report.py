@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from detectron2.structures import Instances
 
 from ..config import load_config
@@ -45,8 +44,7 @@ def _draw(record: dict, kept: Mapping[str, Sequence[Detection]], contrast: Seque
     size = image.shape[:2]
     pictures = {"truth": draw_instances(image, true_instances(record, size))}
     for name, detections in kept.items():
-        masks = torch.from_numpy(predicted_masks(detections, size))
-        pictures[name] = draw_instances(image, Instances(size, pred_masks=masks))
+        pictures[name] = draw_instances(image, Instances(size, pred_masks=predicted_masks(detections, size)))
     return side_by_side(pictures)
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from detectron2.data import build_detection_test_loader
 from numpy.typing import NDArray
-from pycocotools import mask as mask_util
 from torch import nn
 
+from ..data.segmentation import rle_crop
 from ..evaluation.coco_evaluator import CocoTruth, Detection
 from ..evaluation.counting_evaluator import true_masks
 from ..evaluation.metrics import (
@@ -27,6 +27,7 @@ from ..evaluation.metrics import (
     score_image,
     symmetric_best_dice,
 )
+from ..structures import MaskCrops
 from .measuring import seconds_of
 
 # 0 keeps everything that the model's own config lets through.
@@ -81,10 +82,9 @@ def predict(
     return found, seconds
 
 
-def predicted_masks(detections: Sequence[Detection], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Masks bool [P, H, W] of an image's detections."""
-    masks = [mask_util.decode(detection["segmentation"]) for detection in detections]
-    return np.array(masks, dtype=bool).reshape(-1, *size)
+def predicted_masks(detections: Sequence[Detection], size: tuple[int, int]) -> MaskCrops:
+    """P masks of an image's detections, whose ``segmentation`` is an RLE of the image's ``size`` (H, W)."""
+    return MaskCrops.from_crops((rle_crop(detection["segmentation"], "A prediction") for detection in detections), size)
 
 
 def scores_of(detections: Sequence[Detection]) -> NDArray[np.float64]:
@@ -108,7 +108,7 @@ def choose_threshold(records: Sequence[dict], found: Found) -> float:
     for record in records:
         detections = found[record["image_id"]]
         masks = predicted_masks(detections, (record["height"], record["width"]))
-        scores, filled = scores_of(detections), masks.any(axis=(1, 2))
+        scores, filled = scores_of(detections), masks.areas() > 0
         truth = drop_empty(true_masks(record, iscrowd=0))
         dice = pairwise_dice(masks, truth)
         for index, threshold in enumerate(THRESHOLDS):

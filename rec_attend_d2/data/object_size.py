@@ -12,7 +12,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
-from .segmentation import annotation_area
+from .segmentation import annotation_crop
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,9 @@ def measured_object_size(names: Sequence[str]) -> float:
     for record in (records[index] for index in chosen):
         size = (record["height"], record["width"])
         areas = [
-            annotation_area(item, size, f"{record['file_name']}: annotation {item.get('id', f'number {number}')}")
+            np.count_nonzero(
+                annotation_crop(item, size, f"{record['file_name']}: annotation {item.get('id', f'number {number}')}")[0]
+            )
             for number, item in enumerate(record["annotations"])
             if not item.get("iscrowd", 0)
         ]

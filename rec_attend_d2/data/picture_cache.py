@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..structures import Crop
 from .dataset_mapper import check_size
 from .image_io import read_image
 from .instances import class_of
-from .segmentation import annotation_mask
+from .segmentation import annotation_crop
 from .windows import CLAIMED
 
 logger = logging.getLogger(__name__)
@@ -97,19 +98,23 @@ def label_image(
         ValueError: an annotation without valid segmentation or class.
     """
     labels = np.zeros(size, np.int32)
-    objects: list[tuple[int, int, NDArray[np.intp]]] = []
+    objects: list[tuple[Crop, int]] = []
     crowds = 0
     for index, annotation in enumerate(annotations):
         where = f"{file_name}: annotation {annotation.get('id', f'number {index}')}"
-        mask = annotation_mask(annotation, size, where)
+        crop = annotation_crop(annotation, size, where)
         if annotation.get("iscrowd", 0):
-            labels[mask] = CLAIMED
+            paint(labels, crop, CLAIMED)
             crowds += 1
         else:
-            pixels = np.flatnonzero(mask)
-            objects.append((len(pixels), class_of(annotation, where), pixels))
-    objects.sort(key=lambda item: -item[0])
-    flat = labels.reshape(-1)
-    for number, (_, _, pixels) in enumerate(objects, start=1):
-        flat[pixels] = number
-    return labels, np.array([class_ for _, class_, _ in objects], dtype=np.int64), crowds
+            objects.append((crop, class_of(annotation, where)))
+    objects.sort(key=lambda item: -np.count_nonzero(item[0][0]))
+    for number, (crop, _) in enumerate(objects, start=1):
+        paint(labels, crop, number)
+    return labels, np.array([class_ for _, class_ in objects], dtype=np.int64), crowds
+
+
+def paint(labels: NDArray[np.int32], crop: Crop, value: int) -> None:
+    """Set the pixels of a crop in a label image [H, W], in place."""
+    mask, (y, x) = crop
+    labels[y : y + mask.shape[0], x : x + mask.shape[1]][mask] = value

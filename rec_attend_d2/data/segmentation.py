@@ -7,12 +7,14 @@ import numpy as np
 import pycocotools.mask as mask_util
 from numpy.typing import NDArray
 
+from ..structures import Crop, MaskCrops, crop_of_runs, empty_crop, tight_crop
+
 # Longest number in compressed counts, in characters; more would not fit 64 bits.
 _LONGEST_NUMBER = 12
 
 
-def annotation_mask(annotation: dict, size: tuple[int, int], where: str) -> NDArray[np.bool_]:
-    """Decode the segmentation of one annotation.
+def annotation_crop(annotation: dict, size: tuple[int, int], where: str) -> Crop:
+    """Decode the segmentation of one annotation, without ever making a mask of the whole image of it.
 
     Args:
         annotation: its "segmentation" is a list of polygons [x0, y0, x1, y1, ...] in absolute pixels, a COCO RLE
@@ -21,54 +23,49 @@ def annotation_mask(annotation: dict, size: tuple[int, int], where: str) -> NDAr
         where: file and annotation, for errors.
 
     Returns:
-        [H, W] with at least one pixel. A polygon too small to contain the centre of a pixel gives the pixel it lies in
-        (or the nearest one, for a sliver at the border).
+        The tight crop [h, w] around the object, at least one pixel, and its place in the image. A polygon too small to
+        contain the centre of a pixel gives the pixel it lies in (or the nearest one, for a sliver at the border).
 
     Raises:
         ValueError: the segmentation is missing, malformed, of another size, or has no pixel inside the image.
     """
     segmentation = annotation.get("segmentation")
+    shape = tuple(size)
     if isinstance(segmentation, np.ndarray):
-        mask = segmentation != 0
+        shape = segmentation.shape
+        found = tight_crop(segmentation) if segmentation.ndim == 2 else empty_crop()
     elif isinstance(segmentation, dict):
-        mask = decode_rle(segmentation, where)
+        found = rle_crop(segmentation, where)
+        shape = tuple(segmentation["size"])
     elif isinstance(segmentation, list):
-        mask = decode_polygons(segmentation, size, where)
+        found = polygon_crop(segmentation, size, where)
     else:
         raise ValueError(
             f"{where} has a segmentation of type {type(segmentation).__name__}. Give polygons, a COCO RLE or a "
             "bitmap array; an object known only by its box cannot be used."
         )
-    if mask.shape != tuple(size):
+    if shape != tuple(size):
         raise ValueError(
-            f"{where} has a mask of shape {list(mask.shape)}, but the image's height and width are {list(size)}. "
+            f"{where} has a mask of shape {list(shape)}, but the image's height and width are {list(size)}. "
             "Give the mask at the size of the image."
         )
-    if not mask.any():
+    if not found[0].size:
         raise ValueError(f"{where} has no pixel inside the image. Correct its segmentation or remove it.")
-    return mask
+    return found
 
 
-def annotation_area(annotation: dict, size: tuple[int, int], where: str) -> int:
-    """Pixels of an annotation, as :func:`annotation_mask` takes it, without making its mask where that is avoidable."""
-    segmentation = annotation.get("segmentation")
-    if isinstance(segmentation, dict):
-        return int(rle_runs(segmentation, where)[1::2].sum())
-    return int(np.count_nonzero(annotation_mask(annotation, size, where)))
+def annotation_mask(annotation: dict, size: tuple[int, int], where: str) -> NDArray[np.bool_]:
+    """As :func:`annotation_crop`, but the mask [H, W] of the whole image."""
+    return MaskCrops.from_crops([annotation_crop(annotation, size, where)], size).union()
 
 
-def decode_rle(rle: dict, where: str) -> NDArray[np.bool_]:
-    """Decode a COCO RLE with compressed or uncompressed counts.
-
-    Returns:
-        [H, W] of the RLE's own size.
+def rle_crop(rle: dict, where: str) -> Crop:
+    """The tight crop of a COCO RLE with compressed or uncompressed counts; [0, 0] of one without a pixel.
 
     Raises:
         ValueError: no valid RLE; names ``where``.
     """
-    runs = rle_runs(rle, where)
-    height, width = rle["size"]
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+    return crop_of_runs(rle_runs(rle, where), rle["size"][0])
 
 
 def rle_runs(rle: dict, where: str) -> NDArray[np.int64]:
@@ -115,7 +112,7 @@ def _decompress_counts(counts: bytes) -> NDArray[np.int64]:
     return runs
 
 
-def decode_polygons(polygons: list, size: tuple[int, int], where: str) -> NDArray[np.bool_]:
+def polygon_crop(polygons: list, size: tuple[int, int], where: str) -> Crop:
     """Fill the polygons of one object.
 
     Args:
@@ -124,7 +121,7 @@ def decode_polygons(polygons: list, size: tuple[int, int], where: str) -> NDArra
         where: file and annotation, for errors.
 
     Returns:
-        [H, W], the union.
+        The tight crop of their union; [0, 0] where they lie outside of the image.
 
     Raises:
         ValueError: malformed polygons.
@@ -132,11 +129,11 @@ def decode_polygons(polygons: list, size: tuple[int, int], where: str) -> NDArra
     check_polygons(polygons, where)
     height, width = size
     polygons = [np.asarray(polygon, dtype=float).tolist() for polygon in polygons]
-    mask = mask_util.decode(mask_util.merge(mask_util.frPyObjects(polygons, height, width))).astype(bool)
-    if not mask.any() and polygons_meet_image(polygons, size):
+    found = rle_crop(mask_util.merge(mask_util.frPyObjects(polygons, height, width)), where)
+    if not found[0].size and polygons_meet_image(polygons, size):
         x, y = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in polygons]).mean(axis=0)
-        mask[int(np.clip(y, 0, height - 1)), int(np.clip(x, 0, width - 1))] = True
-    return mask
+        return np.ones((1, 1), dtype=bool), (int(np.clip(y, 0, height - 1)), int(np.clip(x, 0, width - 1)))
+    return found
 
 
 def polygons_meet_image(polygons: list, size: tuple[int, int]) -> bool:

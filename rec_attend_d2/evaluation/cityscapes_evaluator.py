@@ -20,8 +20,8 @@ Files = dict[str, bytes]  # of an image: its text file and its masks by their na
 class CityscapesEvaluator(PerImageEvaluator[Files]):
     """AP, AP50 and, with disparity and camera files, AP100m and AP50m by cityscapesscripts (results ``cityscapes``).
 
-    Predictions are Instances at the image's original size with ``pred_masks`` bool [N, h, w], ``scores`` and
-    ``pred_classes`` (0 to 7). They are kept in the test server's format and scored by the main process. With an output
+    Predictions are Instances at the image's original size with ``pred_masks``, ``scores`` and ``pred_classes``
+    (0 to 7). They are kept in the test server's format and scored by the main process. With an output
     folder they are written to ``cityscapes_predictions`` in it, which is replaced; for a split without labels these
     files are all there is.
     """

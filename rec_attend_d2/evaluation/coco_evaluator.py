@@ -27,6 +27,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..data.datasets.coco_files import keep_categories
+from ..structures import as_crops
 from .per_image_evaluator import PerImageEvaluator, Record, Results, checked_instances
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,24 @@ _OBJECT_ID = 1
 
 Detection = dict[str, Any]
 """One entry of COCO's results format; ``bbox`` is XYWH in pixels."""
+
+
+def coco_results(instances: Instances, image_id: Any) -> list[Detection]:
+    """The predictions for one image in COCO's results format; ``category_id`` is the number of the class.
+
+    Detectron2's function makes a copy of each mask of the whole image; here the masks are encoded from their crops.
+
+    Args:
+        instances: with ``pred_boxes`` (XYXY), ``scores``, ``pred_classes`` and maybe ``pred_masks`` of either kind.
+        image_id: of the image.
+    """
+    instances = instances.to("cpu")
+    fields = {name: value for name, value in instances.get_fields().items() if name != "pred_masks"}
+    results = instances_to_coco_json(Instances(instances.image_size, **fields), image_id)
+    if instances.has("pred_masks"):
+        for result, code in zip(results, as_crops(instances.pred_masks).rles(), strict=True):
+            result["segmentation"] = code
+    return results
 
 
 @dataclass(frozen=True)
@@ -68,13 +87,13 @@ class CocoTruth:
         Args:
             image_id: of an image of the data set.
             instances: at its original size, with ``pred_boxes`` (XYXY), ``scores``, ``pred_classes`` and maybe
-                ``pred_masks`` [P, H, W].
+                ``pred_masks``.
 
         Raises:
             ValueError: a class is unknown.
         """
         file_name = self.coco.imgs[image_id]["file_name"]
-        detections = instances_to_coco_json(instances.to("cpu"), image_id)
+        detections = coco_results(instances, image_id)
         for detection in detections:
             number = detection["category_id"]
             if not 0 <= number < len(self.class_ids):

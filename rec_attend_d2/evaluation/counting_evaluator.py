@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
-from ..data.segmentation import annotation_mask
-from .metrics import ImageScores, Masks, drop_crowd, score_image, summarize
+from ..data.segmentation import annotation_crop
+from ..structures import MaskCrops
+from .metrics import ImageScores, drop_crowd, score_image, summarize
 from .per_image_evaluator import PerImageEvaluator, Record, Results, checked_instances
 
 _KITTI_METRICS = ("MWCov", "MWCov_std", "MUCov", "MUCov_std", "AvgFP", "AvgFN", "num_images")
@@ -34,8 +33,8 @@ class CountingEvaluator(PerImageEvaluator[ImageScores]):
                 f"{sorted(instances.get_fields())}: a model without masks is evaluated by BoxCountingEvaluator."
             )
         gt_masks = true_masks(record, iscrowd=0)
-        pred_masks = instances.pred_masks.numpy().astype(bool)
-        return score_image(drop_crowd(pred_masks, gt_masks, true_masks(record, iscrowd=1)), gt_masks)
+        scored = drop_crowd(instances.pred_masks, gt_masks, true_masks(record, iscrowd=1))
+        return score_image(scored, gt_masks)
 
     def summarize(self, scores: Sequence[ImageScores]) -> Results:
         return {"counting": summarize(scores)}
@@ -97,12 +96,14 @@ class LeafEvaluator(CountingEvaluator):
         return {**super().summarize(scores), "lsc": results}
 
 
-def true_masks(record: Record, iscrowd: int) -> Masks:
-    """bool [N, H, W] of the annotations of one kind, at the original size; may have no instances."""
+def true_masks(record: Record, iscrowd: int) -> MaskCrops:
+    """The masks of the annotations of one kind, at the original size; may be none."""
     size = (record["height"], record["width"])
-    masks = [
-        annotation_mask(annotation, size, f"{record['file_name']}: annotation number {index}")
-        for index, annotation in enumerate(record["annotations"])
-        if annotation.get("iscrowd", 0) == iscrowd
-    ]
-    return np.array(masks, dtype=bool).reshape(-1, *size)
+    return MaskCrops.from_crops(
+        (
+            annotation_crop(annotation, size, f"{record['file_name']}: annotation number {index}")
+            for index, annotation in enumerate(record["annotations"])
+            if annotation.get("iscrowd", 0) == iscrowd
+        ),
+        size,
+    )

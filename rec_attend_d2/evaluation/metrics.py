@@ -1,7 +1,9 @@
 """Metrics of instance segmentation and counting on binary masks; pure functions, no I/O.
 
-``P`` predicted and ``N`` true instances of one image, ``H, W`` its size in pixels. Masks are bool arrays [n, H, W];
-n may be 0. The functions that take an overlap matrix put predicted instances on its rows and true ones on its columns.
+``P`` predicted and ``N`` true instances of one image, ``H, W`` its size in pixels. Masks are MaskCrops, or bool arrays
+or tensors [n, H, W], which become MaskCrops first; n may be 0. The functions that take an overlap matrix put predicted
+instances on its rows and true ones on its columns. It is dense, or SciPy's sparse without the zeros: of thousands of
+objects each meets a few.
 
 What is undefined has one convention everywhere: a score of something empty against something empty is perfect (1), of
 something empty against something that is not, worst (0). Coverage has no value for an image without true objects;
@@ -10,18 +12,20 @@ such an image is left out of its mean, and counts in every other mean.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
 
-Masks = NDArray[np.bool_]
+from ..structures import AnyMasks, MaskCrops, as_crops, intersections
+
 Matrix = NDArray[np.float64]
+AnyMatrix: TypeAlias = Matrix | csr_array
 
 # A prediction is a detected object, or lies in a crowd region, from this overlap on (as COCO's AP50).
 MATCH_THRESHOLD = 0.5
-# Pixels per matrix product: bounds the memory, and keeps float32 sums of ones exact (they are below 2^24).
-_CHUNK_PIXELS = 2**20
 
 
 @dataclass(frozen=True)
@@ -44,71 +48,77 @@ class ImageScores:
     pixel_recall: float
 
 
-def pairwise_intersection(masks_a: Masks, masks_b: Masks) -> Matrix:
+def pairwise_intersection(masks_a: AnyMasks, masks_b: AnyMasks) -> Matrix:
     """Number of pixels every mask of one set shares with every mask of the other.
 
     Args:
-        masks_a: bool [A, H, W].
-        masks_b: bool [B, H, W].
+        masks_a: A masks.
+        masks_b: B masks.
 
     Returns:
         float64 [A, B], whole numbers of pixels.
 
     Raises:
-        ValueError: the arrays are not three-dimensional, or differ in H or W.
+        ValueError: the masks are not three-dimensional, or differ in H or W.
     """
-    if masks_a.ndim != 3 or masks_b.ndim != 3 or masks_a.shape[1:] != masks_b.shape[1:]:
-        raise ValueError(
-            f"Masks must be [n, H, W] of the same H and W, got {masks_a.shape} and {masks_b.shape}. "
-            "Resize the predictions to the original image size first."
-        )
-    pixels = masks_a.shape[1] * masks_a.shape[2]
-    flat_a, flat_b = masks_a.reshape(len(masks_a), pixels), masks_b.reshape(len(masks_b), pixels)
-    total = np.zeros((len(masks_a), len(masks_b)))
-    for start in range(0, pixels, _CHUNK_PIXELS):
-        chunk = slice(start, start + _CHUNK_PIXELS)
-        total += flat_a[:, chunk].astype(np.float32) @ flat_b[:, chunk].astype(np.float32).T
-    return total
+    return intersections(as_crops(masks_a), as_crops(masks_b)).toarray().astype(np.float64)
 
 
-def mask_areas(masks: Masks) -> Matrix:
-    """Number of pixels of every mask: bool [n, H, W] -> float64 [n]."""
-    return np.count_nonzero(masks, axis=(1, 2)).astype(np.float64)
+def iou_matrix(intersection: csr_array, areas_a: NDArray, areas_b: NDArray) -> csr_array:
+    """IoU in (0, 1] from pairwise intersections [A, B] and areas [A], [B] in pixels; 0 stays 0."""
+    shared = intersection.tocoo()
+    return _at(shared, shared.data / (areas_a[shared.row] + areas_b[shared.col] - shared.data))
 
 
-def iou_matrix(intersection: Matrix, areas_a: Matrix, areas_b: Matrix) -> Matrix:
-    """IoU from pairwise intersections [A, B] and areas [A], [B] in pixels; in [0, 1], 0 for two empty masks."""
-    union = areas_a[:, None] + areas_b[None, :] - intersection
-    return intersection / np.maximum(union, 1.0)
+def dice_matrix(intersection: csr_array, areas_a: NDArray, areas_b: NDArray) -> csr_array:
+    """Dice 2|a b| / (|a| + |b|) from pairwise intersections [A, B] and areas [A], [B]; 0 stays 0."""
+    shared = intersection.tocoo()
+    return _at(shared, 2.0 * shared.data / (areas_a[shared.row] + areas_b[shared.col]))
 
 
-def dice_matrix(intersection: Matrix, areas_a: Matrix, areas_b: Matrix) -> Matrix:
-    """Dice 2|a b| / (|a| + |b|) from pairwise intersections [A, B] and areas [A], [B]; 0 for two empty masks."""
-    return 2.0 * intersection / np.maximum(areas_a[:, None] + areas_b[None, :], 1.0)
+def share_matrix(intersection: csr_array, areas: NDArray) -> csr_array:
+    """Shares in (0, 1] of the areas [A] in pixels, from pairwise intersections [A, B]; 0 stays 0."""
+    shared = intersection.tocoo()
+    return _at(shared, shared.data / areas[shared.row])
 
 
-def pairwise_iou(masks_a: Masks, masks_b: Masks) -> Matrix:
-    """IoU of every mask of bool [A, H, W] with every mask of bool [B, H, W]: float64 [A, B] in [0, 1]."""
-    return iou_matrix(pairwise_intersection(masks_a, masks_b), mask_areas(masks_a), mask_areas(masks_b))
+def _at(entries: coo_array, values: Matrix) -> csr_array:
+    """A matrix with ``values`` in place of those of ``entries``."""
+    return csr_array((values, (entries.row, entries.col)), shape=entries.shape)
 
 
-def pairwise_dice(masks_a: Masks, masks_b: Masks) -> Matrix:
-    """Dice of every mask of bool [A, H, W] with every mask of bool [B, H, W]: float64 [A, B] in [0, 1]."""
-    return dice_matrix(pairwise_intersection(masks_a, masks_b), mask_areas(masks_a), mask_areas(masks_b))
+def pairwise_iou(masks_a: AnyMasks, masks_b: AnyMasks) -> Matrix:
+    """IoU of each of A masks with each of B: float64 [A, B] in [0, 1], 0 for two empty masks."""
+    a, b = as_crops(masks_a), as_crops(masks_b)
+    return iou_matrix(intersections(a, b), a.areas(), b.areas()).toarray()
 
 
-def symmetric_best_dice(dice: Matrix) -> float:
+def pairwise_dice(masks_a: AnyMasks, masks_b: AnyMasks) -> Matrix:
+    """Dice of each of A masks with each of B: float64 [A, B] in [0, 1], 0 for two empty masks."""
+    a, b = as_crops(masks_a), as_crops(masks_b)
+    return dice_matrix(intersections(a, b), a.areas(), b.areas()).toarray()
+
+
+def largest(matrix: AnyMatrix, axis: int) -> Matrix:
+    """The largest value (>= 0) of each row (axis 1) or column (axis 0) of a matrix; 0 where there is none."""
+    entries = coo_array(matrix)
+    values = np.zeros(matrix.shape[1 - axis])
+    np.maximum.at(values, entries.col if axis == 0 else entries.row, entries.data)
+    return values
+
+
+def symmetric_best_dice(dice: AnyMatrix) -> float:
     """SBD of ``dice`` [P, N], in [0, 1]: the smaller one of the two best Dice scores (paper, section 4).
 
     Best Dice is the mean over the instances of one side of their largest Dice with any of the other side. 1 if there
     are neither predicted nor true instances, 0 if only one side has some.
     """
-    if dice.size == 0:
+    if 0 in dice.shape:
         return float(dice.shape == (0, 0))
-    return float(min(dice.max(axis=0).mean(), dice.max(axis=1).mean()))
+    return float(min(largest(dice, axis=0).mean(), largest(dice, axis=1).mean()))
 
 
-def coverage(iou: Matrix, weights: Matrix) -> float:
+def coverage(iou: AnyMatrix, weights: NDArray) -> float:
     """Mean over true instances of the best IoU with any prediction, from ``iou`` [P, N] (paper, section 4).
 
     UCov of an image for equal ``weights`` [N], WCov for the true areas in pixels. 0 if nothing is predicted, NaN if
@@ -116,25 +126,30 @@ def coverage(iou: Matrix, weights: Matrix) -> float:
     """
     if iou.shape[1] == 0:
         return float("nan")
-    return float(np.average(iou.max(axis=0, initial=0.0), weights=weights))
+    return float(np.average(largest(iou, axis=0), weights=weights))
 
 
-def count_matches(iou: Matrix, threshold: float = MATCH_THRESHOLD) -> int:
-    """Largest number of one-to-one pairs in ``iou`` [P, N] whose IoU is at least ``threshold``.
+def count_matches(iou: AnyMatrix, threshold: float = MATCH_THRESHOLD) -> int:
+    """Largest number of one-to-one pairs in ``iou`` [P, N] whose IoU is at least ``threshold`` (> 0).
 
     Both sides may overlap among themselves, so a pair is not always unique; the maximum is, and it does not depend
     on the order or the scores of the predictions.
     """
-    allowed = iou >= threshold
-    return int(allowed[linear_sum_assignment(allowed, maximize=True)].sum())
+    if 0 in iou.shape:
+        return 0
+    allowed = csr_array(iou)
+    allowed.data = allowed.data >= threshold
+    allowed.eliminate_zeros()
+    return int(np.count_nonzero(maximum_bipartite_matching(allowed) >= 0))
 
 
-def drop_empty(masks: Masks) -> Masks:
-    """The masks of bool [n, H, W] that have a pixel."""
-    return masks[masks.any(axis=(1, 2))]
+def drop_empty(masks: AnyMasks) -> MaskCrops:
+    """The masks that have a pixel."""
+    crops = as_crops(masks)
+    return crops[crops.areas() > 0]
 
 
-def in_crowd(share_inside: Matrix, iou: Matrix) -> NDArray[np.bool_]:
+def in_crowd(share_inside: AnyMatrix, iou: AnyMatrix) -> NDArray[np.bool_]:
     """Which predictions are neither right nor wrong because they lie in a crowd region.
 
     As in COCO's evaluation: more than half of the prediction is inside one crowd region, and it detects no true
@@ -147,59 +162,61 @@ def in_crowd(share_inside: Matrix, iou: Matrix) -> NDArray[np.bool_]:
     Returns:
         bool [P].
     """
-    inside = share_inside.max(axis=1, initial=0.0) > MATCH_THRESHOLD
-    return inside & (iou.max(axis=1, initial=0.0) < MATCH_THRESHOLD)
+    return (largest(share_inside, axis=1) > MATCH_THRESHOLD) & (largest(iou, axis=1) < MATCH_THRESHOLD)
 
 
-def drop_crowd(pred_masks: Masks, gt_masks: Masks, crowd_masks: Masks) -> Masks:
-    """The non-empty predictions that are to be scored, see :func:`in_crowd`; all arguments bool [., H, W]."""
-    pred_masks = drop_empty(pred_masks)
-    share_inside = pairwise_intersection(pred_masks, crowd_masks) / mask_areas(pred_masks)[:, None]
-    return pred_masks[~in_crowd(share_inside, pairwise_iou(pred_masks, gt_masks))]
+def drop_crowd(pred_masks: AnyMasks, gt_masks: AnyMasks, crowd_masks: AnyMasks) -> MaskCrops:
+    """The non-empty predictions that are to be scored, see :func:`in_crowd`; all of images of one size."""
+    pred, gt, crowd = drop_empty(pred_masks), as_crops(gt_masks), as_crops(crowd_masks)
+    if not len(crowd):
+        return pred
+    areas = pred.areas()
+    iou = iou_matrix(intersections(pred, gt), areas, gt.areas())
+    return pred[~in_crowd(share_matrix(intersections(pred, crowd), areas), iou)]
 
 
-def score_image(pred_masks: Masks, gt_masks: Masks) -> ImageScores:
+def score_image(pred_masks: AnyMasks, gt_masks: AnyMasks) -> ImageScores:
     """All scores of one image (paper, section 4).
 
     Instances without a pixel are not instances and are left out on both sides.
 
     Args:
-        pred_masks: bool [P, H, W] at the original image size.
-        gt_masks: bool [N, H, W], without crowd regions.
+        pred_masks: P masks at the original image size.
+        gt_masks: N masks, without crowd regions.
 
     Raises:
-        ValueError: the arrays are not three-dimensional, or differ in H or W.
+        ValueError: the masks are not three-dimensional, or differ in H or W.
     """
-    pred_masks, gt_masks = drop_empty(pred_masks), drop_empty(gt_masks)
-    intersection = pairwise_intersection(pred_masks, gt_masks)
-    pred_areas, gt_areas = mask_areas(pred_masks), mask_areas(gt_masks)
+    pred, gt = drop_empty(pred_masks), drop_empty(gt_masks)
+    intersection = intersections(pred, gt)
+    pred_areas, gt_areas = pred.areas(), gt.areas()
     iou = iou_matrix(intersection, pred_areas, gt_areas)
-    pred_union, gt_union = (np.logical_or.reduce(masks, axis=0) for masks in (pred_masks, gt_masks))
+    pred_union, gt_union = pred.union(), gt.union()
     union_areas = np.count_nonzero(pred_union) + np.count_nonzero(gt_union)
     return ImageScores(
-        gt_count=len(gt_masks),
-        pred_count=len(pred_masks),
+        gt_count=len(gt),
+        pred_count=len(pred),
         sbd=symmetric_best_dice(dice_matrix(intersection, pred_areas, gt_areas)),
         fbd=2.0 * np.count_nonzero(pred_union & gt_union) / union_areas if union_areas else 1.0,
-        mean_coverage=coverage(iou, np.ones(len(gt_masks))),
+        mean_coverage=coverage(iou, np.ones(len(gt))),
         weighted_coverage=coverage(iou, gt_areas),
         # Those that overlap nothing of the other side.
-        false_positives=int(np.count_nonzero(iou.max(axis=1, initial=0.0) == 0)),
-        false_negatives=int(np.count_nonzero(iou.max(axis=0, initial=0.0) == 0)),
+        false_positives=int(np.count_nonzero(largest(iou, axis=1) == 0)),
+        false_negatives=int(np.count_nonzero(largest(iou, axis=0) == 0)),
         matches50=count_matches(iou),
-        pixel_precision=_mean_share_inside(pred_masks, pred_areas, gt_union),
-        pixel_recall=_mean_share_inside(gt_masks, gt_areas, pred_union),
+        pixel_precision=_mean_share_inside(pred, pred_areas, gt_union),
+        pixel_recall=_mean_share_inside(gt, gt_areas, pred_union),
     )
 
 
-def _mean_share_inside(masks: Masks, areas: Matrix, union: NDArray[np.bool_]) -> float:
-    """Mean over masks [A, H, W] of the share of the instance inside ``union`` [H, W] of the other side; in [0, 1].
+def _mean_share_inside(masks: MaskCrops, areas: NDArray[np.int64], union: NDArray[np.bool_]) -> float:
+    """Mean over masks of the share of the instance inside ``union`` [H, W] of the other side; in [0, 1].
 
     Without instances: 1 if the other side has none either, else 0.
     """
     if len(masks) == 0:
         return float(not union.any())
-    return float(np.mean(pairwise_intersection(masks, union[None])[:, 0] / areas))
+    return float(np.mean(masks.areas_inside(union) / areas))
 
 
 def summarize_counts(pred_counts: ArrayLike, gt_counts: ArrayLike) -> dict[str, float]:

@@ -15,8 +15,8 @@ from detectron2.structures import Instances
 from .per_image_evaluator import Record, checked_instances
 
 Predictions = Iterable[tuple[Any, Instances]]
-"""(image_id, Instances at the image's original size with ``pred_masks`` [N, H, W], ``scores`` and what the format needs
-besides) of every image once, in any order; an image without objects has Instances of length 0."""
+"""(image_id, Instances at the image's original size with ``pred_masks`` of N objects, ``scores`` and what the format
+needs besides) of every image once, in any order; an image without objects has Instances of length 0."""
 PathLike = str | os.PathLike
 
 _LISTED_PROBLEMS = 20

@@ -23,6 +23,7 @@ from detectron2.structures import Instances
 from PIL import Image
 
 from ..data.datasets.cityscapes import LABEL_IDS
+from ..structures import as_crops
 from ..whole_files import written_at_once
 from .cityscapes_scoring import score_predictions
 from .submission import PathLike, Predictions, matched, opened_zip, raise_problems
@@ -41,13 +42,13 @@ def image_files(stem: str, instances: Instances) -> dict[str, bytes]:
 
     Args:
         stem: CITY_SEQUENCE_FRAME.
-        instances: on the CPU, at the image's original size: ``pred_masks`` bool [N, h, w], ``scores`` [N] and
-            ``pred_classes`` [N], 0 to 7. One without pixels is left out, as the scorer does.
+        instances: on the CPU, at the image's original size: ``pred_masks``, ``scores`` [N] and ``pred_classes`` [N],
+            0 to 7. One without pixels is left out, as the scorer does.
 
     Raises:
         ValueError: a class beyond 7, a score that is no finite number, or masks of another size than the image.
     """
-    masks, classes, scores = instances.pred_masks.numpy(), instances.pred_classes.numpy(), instances.scores.numpy()
+    masks, classes, scores = as_crops(instances.pred_masks), instances.pred_classes.numpy(), instances.scores.numpy()
     if masks.shape[1:] != tuple(instances.image_size):
         raise ValueError(
             f"{stem}: masks of shape {list(masks.shape[1:])}, but the image's height and width are "
@@ -61,9 +62,9 @@ def image_files(stem: str, instances: Instances) -> dict[str, bytes]:
             f"{stem}: a score is {scores[~np.isfinite(scores)][0]}. Confidences have to be finite numbers."
         )
     files, lines = {}, []
-    for index in np.flatnonzero(masks.any(axis=(1, 2))).tolist():
+    for index in np.flatnonzero(masks.areas()).tolist():
         name = f"masks/{stem}_{index:04d}.png"
-        files[name] = cv2.imencode(".png", masks[index].astype(np.uint8) * 255)[1].tobytes()
+        files[name] = cv2.imencode(".png", masks[index].numpy().astype(np.uint8) * 255)[1].tobytes()
         lines.append(f"{name} {_LABELS[classes[index]]} {float(scores[index])!r}\n")
     return {text_name(stem): "".join(lines).encode("ascii"), **files}
 

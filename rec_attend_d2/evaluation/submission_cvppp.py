@@ -21,9 +21,9 @@ from detectron2.data import DatasetCatalog
 from detectron2.structures import Instances
 from numpy.typing import ArrayLike, NDArray
 
+from ..structures import AnyMasks, MaskCrops, as_crops
 from ..whole_files import written_at_once
 from .counting_evaluator import LeafEvaluator
-from .metrics import Masks
 from .per_image_evaluator import Record
 from .submission import PathLike, Predictions, matched, opened_zip, raise_problems
 
@@ -47,7 +47,7 @@ def pack(path: PathLike, dataset_name: str, predictions: Predictions) -> None:
         answer = Path(folder) / ANSWER
         with h5py.File(answer, "w") as file:
             for record, instances in matched(dataset_name, predictions):
-                labels = label_image(instances.pred_masks.numpy().astype(bool), instances.scores.numpy())
+                labels = label_image(instances.pred_masks, instances.scores.numpy())
                 if labels.max(initial=0) > _MOST_LEAVES:
                     raise ValueError(
                         f"'{record['file_name']}' has {labels.max()} instances, but a label image of the format holds "
@@ -87,30 +87,28 @@ def score(path: PathLike, dataset_name: str) -> dict[str, float]:
     return results["lsc"]
 
 
-def label_image(masks: Masks, scores: ArrayLike) -> NDArray[np.int32]:
+def label_image(masks: AnyMasks, scores: ArrayLike) -> NDArray[np.int32]:
     """Draw instances into one image.
 
     Args:
-        masks: bool [N, H, W]; where they overlap, the one of the higher score is seen, or the earlier of equal ones.
+        masks: N masks; where they overlap, the one of the higher score is seen, or the earlier of equal ones.
         scores: [N].
 
     Returns:
         [H, W]; 0 is background. The instances that are seen have the numbers 1 to n, from the highest score down.
     """
     best_first = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
-    labels = np.zeros(masks.shape[1:], dtype=np.int32)
-    for number in range(len(best_first), 0, -1):
-        labels[masks[best_first[number - 1]]] = number
+    labels = as_crops(masks)[best_first].label_image(np.int32)
     seen = np.setdiff1d(labels, [0])
     # Masks that vanished leave gaps, which this closes.
     return np.searchsorted(np.concatenate([[0], seen]), labels).astype(np.int32)
 
 
 def label_instances(labels: NDArray[np.integer]) -> Instances:
-    """Instances of class 0 and score 1 with the ``pred_masks`` of a label image [H, W]."""
+    """Instances of class 0 and score 1 with the ``pred_masks`` of a label image [H, W]; each value but 0 is one."""
     values = np.setdiff1d(labels, [0])
     instances = Instances(labels.shape)
-    instances.pred_masks = torch.from_numpy(labels == values[:, None, None])
+    instances.pred_masks = MaskCrops.from_labels(labels, int(labels.max(initial=0)))[values.astype(np.int64) - 1]
     instances.scores = torch.ones(len(values))
     instances.pred_classes = torch.zeros(len(values), dtype=torch.int64)
     return instances

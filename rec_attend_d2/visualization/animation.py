@@ -11,7 +11,7 @@ from PIL import Image
 from .canvas import grid, magnification, magnify, text_cell
 from .colors import STOP, TEXT
 from .instances import count_text, draw_found
-from .steps import Trace, claimed, draw_boxes, draw_heat, draw_steps
+from .steps import Trace, claimed, draw_heat, draw_step_boxes, draw_steps
 
 # Sizes in pixels of the picture.
 _SMALLEST_PANEL = 320
@@ -32,7 +32,7 @@ def draw_animation(trace: Trace, max_steps: int = 12) -> list[np.ndarray]:
         goes_on, heading = claimed(step).any(), trace.heading(number)
         left = text_cell(heading if goes_on else f"{heading}: stop", _HEADER_HEIGHT, width, TEXT if goes_on else STOP)
         right = text_cell(f"{count_text(len(found))} so far", _HEADER_HEIGHT, width)
-        panels = [draw_boxes(draw_heat(large, step, factor), step, factor), draw_found(large, found, factor)]
+        panels = [draw_step_boxes(draw_heat(large, step, factor), step, factor), draw_found(large, found, factor)]
         frames.append(grid([[left, right], panels]))
     return frames
 

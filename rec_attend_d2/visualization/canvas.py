@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from ..structures import AnyMasks, MaskCrops, as_crops
 from .colors import BACKGROUND, TEXT, Color
 
 TEXT_SIZE = 15
@@ -35,9 +36,12 @@ def magnify(image: np.ndarray, factor: int) -> np.ndarray:
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def magnify_masks(masks: np.ndarray, factor: int) -> np.ndarray:
-    """Masks [N, H, W], magnified like :func:`magnify`."""
-    return masks.repeat(factor, axis=1).repeat(factor, axis=2)
+def magnify_masks(masks: AnyMasks, factor: int) -> MaskCrops:
+    """Masks, magnified like :func:`magnify`."""
+    small = as_crops(masks)
+    height, width = small.image_size
+    crops = [magnify(crop, factor) for crop in small.crops]
+    return MaskCrops(crops, small.corners * factor, (height * factor, width * factor))
 
 
 def gray_picture(values: np.ndarray) -> np.ndarray:
@@ -64,26 +68,39 @@ def heat_overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return (image * 0.6 * (1 - share) + colors * share).round().astype(np.uint8)
 
 
-def draw_box(image: np.ndarray, corners: np.ndarray, color: Color, thickness: int = 2) -> np.ndarray:
-    """Outline of a box on the picture [H, W, 3]; what lies outside of the picture is cut off.
+def draw_boxes(image: np.ndarray, corners: np.ndarray, colors: Sequence[Color], thickness: int = 2) -> np.ndarray:
+    """Outlines of boxes on the picture [H, W, 3]; what lies outside of the picture is cut off.
 
     Args:
-        corners: [4], (x0, y0, x1, y1) in pixels of the picture.
-        thickness: of the line, in pixels.
+        corners: [n, 4], (x0, y0, x1, y1) in pixels of the picture.
+        colors: of each.
+        thickness: of the lines, in pixels.
     """
     # A far-off box would overflow the drawing routine's integers.
     limit = 2 * max(image.shape)
-    x0, y0, x1, y1 = (int(value) for value in np.round(corners).clip(-limit, limit))
     result = np.ascontiguousarray(image).copy()
-    cv2.rectangle(result, (x0, y0), (x1, y1), color, thickness)
+    for (x0, y0, x1, y1), color in zip(np.round(corners).clip(-limit, limit).astype(int).tolist(), colors, strict=True):
+        cv2.rectangle(result, (x0, y0), (x1, y1), color, thickness)
     return result
 
 
-def draw_outline(image: np.ndarray, mask: np.ndarray, color: Color, thickness: int = 1) -> np.ndarray:
-    """Outline of a bool mask [H, W] on the picture [H, W, 3]."""
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+def draw_masks(
+    image: np.ndarray, masks: MaskCrops, colors: Sequence[Color], strength: float = 0.45, thickness: int = 1
+) -> np.ndarray:
+    """Masks with outlines on the picture [H, W, 3], one over the other; each takes time for its own pixels only.
+
+    Args:
+        masks: N masks of a picture of this size.
+        colors: of each.
+        strength: share of the colour inside.
+        thickness: of the outlines, in pixels.
+    """
     result = np.ascontiguousarray(image).copy()
-    cv2.drawContours(result, contours, -1, color, thickness)
+    for crop, window, color in zip(masks.crops, masks.windows, colors, strict=True):
+        if crop.size:
+            result[window] = tint(result[window], crop, color, strength)
+            contours, _ = cv2.findContours(crop.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(result, contours, -1, color, thickness, offset=(window[1].start, window[0].start))
     return result
 
 

@@ -4,30 +4,14 @@ Shapes: `N` instances, `H, W` picture in pixels.
 """
 
 import numpy as np
-import torch
 from detectron2.structures import Instances
 
 from ..evaluation.counting_evaluator import true_masks
-from .canvas import draw_box, draw_outline, grid, magnification, magnify, magnify_masks, text_cell, tint, write_corner
+from .canvas import draw_boxes, draw_masks, grid, magnification, magnify, magnify_masks, text_cell, write_corner
 from .colors import instance_color
 
 _SMALLEST_PICTURE = 320
 _HEADER_HEIGHT = 32
-
-
-def draw_masks(image: np.ndarray, masks: np.ndarray, colors: list[int], thickness: int = 1) -> np.ndarray:
-    """Coloured masks with outlines on the picture.
-
-    Args:
-        image: uint8 RGB [H, W, 3].
-        masks: [N, H, W] bool.
-        colors: N numbers of instance colours.
-        thickness: of the outlines, in pixels.
-    """
-    for mask, number in zip(masks, colors, strict=True):
-        color = instance_color(number)
-        image = draw_outline(tint(image, mask, color, 0.45), mask, color, thickness)
-    return image
 
 
 def count_text(count: int) -> str:
@@ -40,7 +24,7 @@ def draw_instances(image: np.ndarray, instances: Instances) -> np.ndarray:
 
     Args:
         image: uint8 RGB [H, W, 3]. Small images are magnified without blur.
-        instances: at the image's size, with ``pred_masks`` [N, H, W] bool or, without masks, ``pred_boxes``.
+        instances: at the image's size, with ``pred_masks`` or, without masks, ``pred_boxes``.
 
     Returns:
         uint8 RGB picture, a whole multiple of the image's size.
@@ -59,13 +43,12 @@ def draw_found(large: np.ndarray, instances: Instances, factor: int) -> np.ndarr
     """Every instance in its own colour on a picture magnified by ``factor``; see :func:`draw_instances`."""
     thickness = max(1, min(large.shape[:2]) // 300)
     if instances.has("pred_masks"):
-        masks = magnify_masks(instances.pred_masks.cpu().numpy().astype(bool), factor)
-        return draw_masks(large, masks, list(range(len(instances))), thickness)
+        masks = magnify_masks(instances.pred_masks, factor)
+        return draw_masks(large, masks, list(map(instance_color, range(len(masks)))), thickness=thickness)
     if not instances.has("pred_boxes"):
         raise ValueError("The instances have neither 'pred_masks' nor 'pred_boxes'.")
-    for number, corners in enumerate(instances.pred_boxes.tensor.detach().cpu().numpy()):
-        large = draw_box(large, corners * factor, instance_color(number), thickness + 1)
-    return large
+    corners = instances.pred_boxes.tensor.detach().cpu().numpy() * factor
+    return draw_boxes(large, corners, list(map(instance_color, range(len(corners)))), thickness + 1)
 
 
 def true_instances(record: dict, size: tuple[int, int]) -> Instances:
@@ -76,13 +59,13 @@ def true_instances(record: dict, size: tuple[int, int]) -> Instances:
         size: (H, W) of the image file.
 
     Returns:
-        Instances with ``pred_masks`` [N, H, W] bool.
+        Instances with ``pred_masks``.
 
     Raises:
         ValueError: an annotation without valid segmentation.
     """
     masks = true_masks({**record, "height": size[0], "width": size[1]}, iscrowd=0)
-    return Instances(size, pred_masks=torch.from_numpy(masks))
+    return Instances(size, pred_masks=masks)
 
 
 def side_by_side(pictures: dict[str, np.ndarray]) -> np.ndarray:

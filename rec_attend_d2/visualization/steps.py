@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..modeling import RecurrentAttention
 from ..modeling.steps import Step
-from .canvas import dimmed, draw_box, fit, gray_picture, grid, heat_overlay, magnification, magnify, text_cell
+from .canvas import dimmed, draw_boxes, fit, gray_picture, grid, heat_overlay, magnification, magnify, text_cell
 from .colors import BOX, FADED_TEXT, STOP, TEXT
 from .instances import count_text, draw_found
 
@@ -91,12 +91,11 @@ def draw_heat(large: np.ndarray, step: Step, factor: int) -> np.ndarray:
     return heat_overlay(large, seen[:height, :width])
 
 
-def draw_boxes(picture: np.ndarray, step: Step, factor: int) -> np.ndarray:
+def draw_step_boxes(picture: np.ndarray, step: Step, factor: int) -> np.ndarray:
     """The boxes that the step claimed; of a step that claimed none those it looked at."""
     kept, corners = claimed(step), box_corners(step, factor)
-    for box in corners[kept] if kept.any() else corners:
-        picture = draw_box(picture, box, BOX if kept.any() else STOP)
-    return picture
+    shown = corners[kept] if kept.any() else corners
+    return draw_boxes(picture, shown, [BOX if kept.any() else STOP] * len(shown))
 
 
 def draw_memory(image: np.ndarray, step: Step, factor: int) -> np.ndarray:
@@ -131,7 +130,7 @@ def draw_steps(trace: Trace, max_steps: int = 12) -> np.ndarray:
     height, width = large.shape[:2]
     rows: list[tuple[str, Callable[[int, Step], np.ndarray]]] = [
         ("where it\nlooks", lambda number, step: draw_heat(large, step, factor)),
-        ("proposed\nboxes", lambda number, step: draw_boxes(large, step, factor)),
+        ("proposed\nboxes", lambda number, step: draw_step_boxes(large, step, factor)),
         ("masks inside\nthe boxes", lambda number, step: _patches(step, height, width)),
         ("found\nso far", lambda number, step: draw_found(large, trace.found[number], factor)),
         ("memory\nbefore it", lambda number, step: draw_memory(trace.image, step, factor)),

@@ -11,9 +11,10 @@ from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
 
 from ..data import RecAttendDatasetMapper
-from .canvas import grid, magnification, magnify, magnify_masks, striped, text_cell, write_at
-from .colors import IGNORED
-from .instances import count_text, draw_masks
+from ..structures import AnyMasks, as_crops
+from .canvas import draw_masks, grid, magnification, magnify, magnify_masks, striped, text_cell, write_at
+from .colors import IGNORED, instance_color
+from .instances import count_text
 from .maps import angle_picture, class_picture
 from .steps import seen_image, to_array
 
@@ -96,9 +97,7 @@ def entry_cells(entry: dict, ignored: np.ndarray) -> list[np.ndarray]:
     large = magnify(image, factor)
     cells = [
         large,
-        draw_numbered(
-            large, magnify_masks(entry["instances"].gt_masks.tensor.numpy(), factor), magnify_masks(ignored, factor)
-        ),
+        draw_numbered(large, magnify_masks(entry["instances"].gt_masks.tensor, factor), magnify_masks(ignored, factor)),
     ]
     foreground = to_array(entry["foreground"]) if "foreground" in entry else None
     if foreground is not None:
@@ -112,12 +111,17 @@ def entry_cells(entry: dict, ignored: np.ndarray) -> list[np.ndarray]:
     return cells
 
 
-def draw_numbered(image: np.ndarray, masks: np.ndarray, ignored: np.ndarray) -> np.ndarray:
-    """Masks [N, H, W] with their numbers from 1 on, over stripes where regions [R, H, W] are ignored."""
-    for region in ignored:
-        image = striped(image, region, IGNORED)
-    picture = draw_masks(image, masks, list(range(len(masks))))
-    return write_at(picture, {str(number): inner_point(mask) for number, mask in enumerate(masks, start=1)})
+def draw_numbered(image: np.ndarray, masks: AnyMasks, ignored: AnyMasks) -> np.ndarray:
+    """N masks with their numbers from 1 on, over stripes where R regions are ignored."""
+    for region in as_crops(ignored):
+        image = striped(image, region.numpy(), IGNORED)
+    found = as_crops(masks)
+    picture = draw_masks(image, found, list(map(instance_color, range(len(found)))))
+    places = {}
+    for number, (crop, (top, left)) in enumerate(zip(found.crops, found.corners.tolist(), strict=True), start=1):
+        y, x = inner_point(crop)
+        places[str(number)] = y + top, x + left
+    return write_at(picture, places)
 
 
 def inner_point(mask: np.ndarray) -> tuple[int, int]:

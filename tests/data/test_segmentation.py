@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from rec_attend_d2.data.segmentation import annotation_mask, check_polygons, decode_rle, rle_runs
+from rec_attend_d2.data.segmentation import annotation_crop, annotation_mask, check_polygons, rle_crop, rle_runs
+from rec_attend_d2.structures import MaskCrops
 
 SIZE = (20, 30)
 
@@ -37,6 +38,13 @@ def test_every_kind_gives_the_same_mask(mask, rle):
         np.testing.assert_array_equal(result, mask)
 
 
+def test_a_crop_is_tight(mask, rle):
+    polygon = [5.0, 3.0, 21.0, 3.0, 21.0, 9.0, 5.0, 9.0]
+    for segmentation in (rle(mask), mask, [polygon]):
+        crop, corner = annotation_crop({"segmentation": segmentation}, SIZE, "a.png")
+        assert crop.shape == (6, 16) and corner == (3, 5)
+
+
 def test_polygon_fills_its_pixels():
     square, triangle = [2, 3, 6, 3, 6, 8, 2, 8], [20.0, 10.0, 28.0, 10.0, 20.0, 18.0]
     mask = annotation_mask({"segmentation": [square, triangle]}, SIZE, "a.png")
@@ -62,7 +70,8 @@ def test_runs_of_random_masks(rle):
     for density in (0.0, 0.01, 0.5, 0.99, 1.0):
         mask = rng.random((61, 83)) < density
         assert rle_runs(rle(mask), "a.png").tolist() == _runs(mask)
-        np.testing.assert_array_equal(decode_rle(rle(mask), "a.png"), mask)
+        found = MaskCrops.from_crops([rle_crop(rle(mask), "a.png")], mask.shape)
+        np.testing.assert_array_equal(found[0].numpy(), mask)
 
 
 def test_long_runs(rle):
