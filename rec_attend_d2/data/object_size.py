@@ -50,12 +50,10 @@ def measured_object_size(names: Sequence[str]) -> float:
     chosen = np.linspace(0, len(records) - 1, min(len(records), _PICTURES)).round().astype(int)
     widths = []
     for record in (records[index] for index in chosen):
-        size = (record["height"], record["width"])
+        size, name = (record["height"], record["width"]), record["file_name"]
         areas = [
-            np.count_nonzero(
-                annotation_crop(item, size, f"{record['file_name']}: annotation {item.get('id', f'number {number}')}")[0]
-            )
-            for number, item in enumerate(record["annotations"])
+            np.count_nonzero(annotation_crop(item, size, f"{name}: annotation {item.get('id', f'number {index}')}")[0])
+            for index, item in enumerate(record["annotations"])
             if not item.get("iscrowd", 0)
         ]
         if areas:
