@@ -10,7 +10,7 @@ def test_drawn_memories_claim_some_objects_and_no_piece_counts(targets):
     torch.manual_seed(0)
     claimed, empty = set(), 0
     for _ in range(300):
-        memory = draw_memory(targets.labels[0])
+        memory = draw_memory(targets.labels[0], targets.taken[0])
         assert memory.shape == targets.labels.shape[1:] and 0 <= memory.min() and memory.max() <= 1
         empty += bool((memory == 0).all())
         both = torch.stack([memory, torch.zeros_like(memory)])
@@ -25,14 +25,23 @@ def test_erosion_and_dilation_move_borders_by_a_pixel(targets):
     second = targets.labels[0] == 2
     areas = set()
     for _ in range(300):
-        memory = draw_memory(torch.where(second, 1, 0))
+        memory = draw_memory(torch.where(second, 1, 0), targets.taken[0])
         if memory[46, 66] > 0.5:
             areas.add(int((memory > 0.5).sum()))
     assert areas == {100, 144, 196}  # 12 x 12, a pixel less and a pixel more on every side
 
 
 def test_an_image_without_objects_has_an_empty_memory(targets):
-    assert draw_memory(targets.labels[1]).sum() == 0
+    assert draw_memory(targets.labels[1], targets.taken[1]).sum() == 0
+
+
+def test_what_is_taken_is_claimed_in_every_memory(targets):
+    torch.manual_seed(0)
+    taken = torch.zeros_like(targets.taken[0])
+    taken[:, 90:] = True
+    for labels in targets.labels:
+        for _ in range(20):
+            assert (draw_memory(labels, taken)[:, 90:] == 1).all()
 
 
 def test_true_boxes_are_those_of_unclaimed_objects_and_come_last(targets):
