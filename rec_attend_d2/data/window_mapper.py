@@ -3,6 +3,7 @@
 Shapes: `H, W` picture, `S` side of a window, `h, w` scaled picture, `N` objects; pixels.
 """
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -131,7 +132,7 @@ class WindowMapper:
         cut = transform.apply_segmentation(labels.astype(np.float32)).astype(np.int32)
         counts = np.bincount(np.maximum(cut, 0).ravel(), minlength=len(classes) + 1)[1:]
         areas = np.bincount(np.maximum(labels, 0).ravel(), minlength=len(classes) + 1)[1:]
-        known = counts >= np.maximum(_SMALLEST_SHARE * transform.scale**2 * areas, 1)
+        known = counts >= np.maximum(_SMALLEST_SHARE * math.prod(transform.scale) * areas, 1)
         numbers = np.where(known, known.cumsum(), CLAIMED)
         table = np.concatenate([[CLAIMED, 0], numbers]).astype(np.int32)  # for labels from -1 on
         return window, table[cut + 1], classes[known]
