@@ -21,6 +21,7 @@ from ..config import load_config, use_available_device
 from ..data import RecAttendDatasetMapper
 from ..data.image_io import read_image, to_bgr
 from ..modeling import RecurrentAttention
+from ..structures import as_crops
 from ..visualization import Trace, trace
 
 PathLike = str | os.PathLike
@@ -32,16 +33,32 @@ class Prediction:
     """What was found in one image.
 
     Attributes:
-        instances: on the CPU, at the image's size: ``pred_masks`` [N, H, W] bool (of stage B there are none),
-            ``pred_boxes`` (XYXY, pixels), ``scores`` [N] in [0, 1] and ``pred_classes`` [N], from 0.
+        instances: on the CPU, at the image's size: ``pred_masks`` (of stage B there are none), of which ``.numpy()``
+            gives bool [N, H, W], ``pred_boxes`` (XYXY, pixels), ``scores`` [N] in [0, 1] and ``pred_classes`` [N],
+            from 0.
+        notes: what a reader of the result has to know, such as "stopped at 21 steps": there may be more objects.
     """
 
     instances: Instances
+    notes: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
         """Number of objects."""
         return len(self.instances)
+
+    @property
+    def labels(self) -> NDArray[np.integer]:
+        """The objects as one image [H, W]: k + 1 where object k is, of overlapping ones the first; 0 elsewhere.
+
+        It is drawn anew each time: uint16, or uint32 of more than 65,535 objects.
+
+        Raises:
+            ValueError: the model finds no masks.
+        """
+        if not self.instances.has("pred_masks"):
+            raise ValueError("There are no masks to make labels of, only boxes: the model is that of stage B.")
+        return as_crops(self.instances.pred_masks).label_image()
 
 
 class Predictor:
@@ -123,7 +140,8 @@ class Predictor:
         predictions = []
         for batch in batches(images, self.batch_size):
             outputs = self.model([self._entry(image) for image in batch])
-            predictions += [Prediction(output["instances"].to("cpu")) for output in outputs]
+            for output in outputs:
+                predictions.append(Prediction(output["instances"].to("cpu"), tuple(output.get("notes", ()))))
         return predictions
 
     def trace(self, image: NDArray[np.uint8]) -> Trace:
