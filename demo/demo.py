@@ -73,6 +73,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=Path, metavar="FOLDER", help="pictures and animations of the recurrent steps")
     parser.add_argument("--batch-size", type=int, default=8, help="images that go through the model at a time")
     parser.add_argument(
+        "--object-size", type=float, metavar="PIXELS", help="typical width of the objects, if not as in the training"
+    )
+    parser.add_argument(
+        "--tile", type=int, default=0, metavar="PIXELS", help="cut images of any size into tiles; else large ones only"
+    )
+    parser.add_argument(
+        "--overlapping", action="store_true", help="masks may overlap, instead of a pixel having one object at most"
+    )
+    parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config changes; give them last"
     )
     arguments = parser.parse_args()
@@ -90,7 +99,15 @@ def build_predictor(arguments: argparse.Namespace, batch_size: int) -> Predictor
     """The model of the command line. Raises ValueError or FileNotFoundError where something is wrong with it."""
     cfg = load_config(arguments.config_file, arguments.opts)
     choose_and_say(cfg.MODEL.DEVICE, partial(print, file=sys.stderr))
-    return Predictor(cfg, find_weights(cfg, arguments.config_file), batch_size)
+    return Predictor(
+        cfg,
+        find_weights(cfg, arguments.config_file),
+        batch_size,
+        object_size=arguments.object_size,
+        tile=arguments.tile,
+        overlapping_masks=arguments.overlapping,
+        progress=partial(tqdm, unit="tile", leave=False, disable=None),
+    )
 
 
 def result_writers(arguments: argparse.Namespace, predictor: Predictor) -> list[Writer]:

@@ -3,15 +3,42 @@
 Shapes: `H, W` picture, `h, w` scaled picture; pixels.
 """
 
+import math
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from .image_io import contrast_range, stretch_to, to_bgr
 from .windows import WindowTransform
+
+# Pictures of more network pixels are scaled and looked at part by part.
+LARGEST_WHOLE = 1536**2
+# Files of more pixels are not read as a whole.
+_LARGEST_READ = 2**26
+
+
+def map_large_image(path: str | os.PathLike) -> NDArray | None:
+    """The pixels of a large TIFF that lie uncompressed in the file, [H, W] or [H, W, 3] RGB turned to BGR, not read.
+
+    None of any other file, of one with less than 67 million pixels and of one with several pages.
+    """
+    if Path(path).suffix.lower() not in (".tif", ".tiff"):
+        return None
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages[0]
+            if len(file.pages) != 1 or math.prod(page.shape[:2]) < _LARGEST_READ or not page.is_memmappable:
+                return None
+        pixels = tifffile.memmap(path, mode="r")
+    except (tifffile.TiffFileError, OSError, ValueError, IndexError):  # another reader says what is wrong with it
+        return None
+    return pixels[..., 2::-1] if pixels.ndim == 3 else pixels
 
 
 class ScaledImage:

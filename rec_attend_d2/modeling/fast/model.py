@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...config import check_keys_of_fast_model
+from ...data.large_images import LARGEST_WHOLE
 from ...layers.boxes import CenterBoxes
 from ...layers.patches import cut_patches
 from ..rec_attend import RecurrentAttention
@@ -38,7 +39,7 @@ from .losses import MIN_BOX_IOU, PatchPairs, box_loss, class_loss, mask_loss, pl
 from .scorer import ClassScorer
 from .sizes import Sizes
 from .targets import ObjectTargets, match_candidates, overlap_with_objects
-from .tiles import LARGEST_WHOLE, USUAL_TILE, Progress, find_in_tiles
+from .tiles import USUAL_TILE, Progress, find_in_tiles
 from .training import TrueBoxes, draw_memory, glance_statistics
 
 # A model never goes on for longer: each glance claims at least a pixel, so that only a broken one gets there.
@@ -163,7 +164,7 @@ class FastRecAttend(RecurrentAttention):
             else:
                 found = [Claims.of_steps(steps) for steps in self.run(entries)[0]]
             for number, entry, claims in zip(numbers, entries, found, strict=True):
-                outputs[number] = {"instances": self.to_instances(claims, entry)}
+                outputs[number] = {"instances": self.to_instances(claims, entry), "notes": entry.get("notes", ())}
         return outputs
 
     def run(self, batched_inputs: list[dict], memory: Tensor | None = None) -> tuple[list[list[Step]], ExtraMaps]:

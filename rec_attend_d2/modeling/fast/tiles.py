@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Pictures of more network pixels than this are cut into tiles with this side.
-LARGEST_WHOLE, USUAL_TILE = 1536**2, 1024
+# Side of the tiles of large pictures.
+USUAL_TILE = 1024
 # Starts of tiles are multiples of it, so that the networks' maps lie as in the whole picture.
 _GRID = 32
 # Tiles overlap by so many typical widths, and by this number of pixels at least.
