@@ -82,7 +82,14 @@ def write_predictions(predictor: Predictor, frames: Iterable[Frame], writers: Se
 
 
 def draw_prediction(frame: Frame, prediction: Prediction) -> NDArray[np.uint8]:
-    """Instances in colours, the count in the corner: uint8 RGB, a whole multiple of the image's size."""
+    """Instances in colours, the count in the corner: uint8 RGB, a whole multiple of the image's size.
+
+    Raises:
+        ValueError: the image is too large to be read, and so to be drawn.
+    """
+    if isinstance(frame.image, np.memmap):
+        height, width = frame.image.shape[:2]
+        raise ValueError(f"{frame.file} is too large to be drawn ({height} x {width}): leave --output out.")
     return draw_instances(frame.image[:, :, ::-1], prediction.instances)
 
 
