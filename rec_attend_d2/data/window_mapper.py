@@ -20,7 +20,7 @@ from .empty_pictures import draw_empty_picture
 from .image_io import check_percentiles, read_image, to_bgr
 from .large_images import LARGEST_WHOLE, ScaledImage
 from .object_size import network_scale
-from .picture_cache import PictureCache
+from .picture_cache import Picture, PictureCache
 from .windows import CLAIMED, CentralWindow, RandomWindow
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class WindowMapper:
         else:
             picture = self._pictures.read(dataset_dict)
             height, width = picture.labels.shape
-            image, labels, classes = self._cut(picture.image, picture.labels, picture.classes)
+            image, labels, classes = self._cut(picture)
         aug_input = T.AugInput(image)
         transforms = self.augmentations(aug_input)
         labels = transforms.apply_segmentation(labels)
@@ -135,20 +135,18 @@ class WindowMapper:
             "gt_classes": torch.from_numpy(classes),
         }
 
-    def _cut(self, image: NDArray, labels: NDArray, classes: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    def _cut(self, picture: Picture) -> tuple[NDArray, NDArray, NDArray]:
         """A window of a picture: image [S, S, 3], labels [S, S] int32 from 1 on without gaps, and classes [N]."""
-        transform = self.window.get_transform(image)  # type: ignore[union-attr]
-        window = transform.apply_image(image)
+        transform = self.window.get_transform(picture.image)  # type: ignore[union-attr]
+        window = transform.apply_image(picture.image)
         if window.ndim == 2:
             window = cv2.cvtColor(window, cv2.COLOR_GRAY2BGR)
-        # OpenCV cuts no int32; float32 tells 16 million objects apart.
-        cut = transform.apply_segmentation(labels.astype(np.float32)).astype(np.int32)
-        counts = np.bincount(np.maximum(cut, 0).ravel(), minlength=len(classes) + 1)[1:]
-        areas = np.bincount(np.maximum(labels, 0).ravel(), minlength=len(classes) + 1)[1:]
-        known = counts >= np.maximum(_SMALLEST_SHARE * math.prod(transform.scale) * areas, 1)
+        cut = transform.apply_segmentation(picture.labels)
+        counts = np.bincount(np.maximum(cut, 0).ravel(), minlength=len(picture.classes) + 1)[1:]
+        known = counts >= np.maximum(_SMALLEST_SHARE * math.prod(transform.scale) * picture.areas, 1)
         numbers = np.where(known, known.cumsum(), CLAIMED)
         table = np.concatenate([[CLAIMED, 0], numbers]).astype(np.int32)  # for labels from -1 on
-        return window, table[cut + 1], classes[known]
+        return window, table[cut + 1], picture.classes[known]
 
     def map_image(self, image: NDArray) -> tuple[dict, T.Transform]:
         """Scale an image without annotations; a large one is scaled where parts of it are looked at.
