@@ -122,9 +122,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="print what changed since this report")
     parser.add_argument("--startup", action="store_true", help="also time imports and the start of a training")
-    parser.add_argument(
-        "--growth", action="store_true", help="also fit how they grow with T, pixels and objects"
-    )
+    parser.add_argument("--growth", action="store_true", help="also fit how they grow with T, pixels and objects")
     parser.add_argument("--postprocessing", action="store_true", help="also time it alone, for a large image")
     parser.add_argument(
         "--pictures", nargs="+", metavar="FILE", help="measure MODEL.WEIGHTS on images (files, folders, patterns)"

@@ -35,7 +35,7 @@ from ..registries import (
 from ..steps import Cut, ExtraMaps, Feeder, Proposal, Scan, Step, StepInputs, Where, select
 from .claims import Claims, instances_of_claims, mask_pixels, new_objects, write_claims
 from .image_encoder import FEATURE_STRIDES
-from .losses import MIN_BOX_IOU, PatchPairs, box_loss, class_loss, mask_loss, place_losses, score_loss
+from .losses import MIN_BOX_IOU, PatchPairs, box_loss, box_quality, class_loss, mask_loss, place_losses, score_loss
 from .scorer import ClassScorer
 from .sizes import Sizes
 from .targets import ObjectTargets, match_candidates, overlap_with_objects
@@ -258,7 +258,7 @@ class FastRecAttend(RecurrentAttention):
 
         image, scan = step.proposal.image, step.scan
         owners = targets.place_owners(unclaimed, scan.logits.shape[1:], scan.stride)
-        losses = place_losses(scan, owners)
+        losses = place_losses(scan, owners, box_quality(scan, owners, targets))
         losses["loss_box"] = box_loss(scan, owners, targets)
         overlap = overlap_with_objects(step.proposal.boxes, image, targets)
         matched = match_candidates(overlap, image, unclaimed, MIN_BOX_IOU)
