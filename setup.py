@@ -39,6 +39,8 @@ install_requires = [
     "h5py>=3.8",
     # And their option files are YAML.
     "pyyaml>=6.0",
+    # Microscopes write TIFFs larger than memory, which are mapped.
+    "tifffile>=2022.8.12",
     "tensorboard>=2.12",
     "tabulate>=0.9",
     "termcolor>=1.1",

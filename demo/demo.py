@@ -2,7 +2,8 @@
 """Find and count the objects of images, a video or a webcam with a trained model.
 
     python demo/demo.py --config-file weights/rosettes_fast.yaml --input plant.png folder 'plants/**/*.png'
-        [--output pictures] [--csv counts.csv] [--json results.json] [--steps folder] [--opts KEY VALUE ...]
+        [--output pictures] [--labels folder] [--csv counts.csv] [--json results.json] [--steps folder]
+        [--opts KEY VALUE ...]
     python demo/demo.py --config-file ... --video-input plants.mp4 --output counted.mp4
     python demo/demo.py --config-file ... --webcam --output counted.mp4    (Ctrl-C ends it)
 
@@ -33,11 +34,13 @@ from rec_attend_d2.prediction.writers import (
     CocoResults,
     CountFile,
     CountTable,
+    LabelImages,
     Pictures,
     StepPictures,
     Totals,
     Video,
     Writer,
+    check_label_paths,
     known_categories,
     picture_paths,
     video_path,
@@ -60,6 +63,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, help="folder for the pictures; also the file of a single picture or of the video"
     )
+    parser.add_argument(
+        "--labels", type=Path, metavar="FOLDER", help="label images of 16 bits, NAME_labels.png: k where object k is"
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="counts, a row per image or frame")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="COCO results; NAME_images.json beside it names the images"
@@ -67,15 +73,24 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=Path, metavar="FOLDER", help="pictures and animations of the recurrent steps")
     parser.add_argument("--batch-size", type=int, default=8, help="images that go through the model at a time")
     parser.add_argument(
+        "--object-size", type=float, metavar="PIXELS", help="typical width of the objects, if not as in the training"
+    )
+    parser.add_argument(
+        "--tile", type=int, default=0, metavar="PIXELS", help="cut images of any size into tiles; else large ones only"
+    )
+    parser.add_argument(
+        "--overlapping", action="store_true", help="masks may overlap, instead of a pixel having one object at most"
+    )
+    parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config changes; give them last"
     )
     arguments = parser.parse_args()
     if arguments.steps and not arguments.input:
         parser.error("--steps draws the steps of images: give them by --input.")
-    if arguments.webcam and not (arguments.output or arguments.csv or arguments.json):
+    if arguments.webcam and not (arguments.output or arguments.labels or arguments.csv or arguments.json):
         parser.error(
-            "--webcam needs --output FILE.mp4 (or --csv, --json): this is OpenCV's headless build, which cannot show a "
-            "window."
+            "--webcam needs --output FILE.mp4 (or --labels, --csv, --json): this is OpenCV's headless build, which "
+            "cannot show a window."
         )
     return arguments
 
@@ -84,14 +99,24 @@ def build_predictor(arguments: argparse.Namespace, batch_size: int) -> Predictor
     """The model of the command line. Raises ValueError or FileNotFoundError where something is wrong with it."""
     cfg = load_config(arguments.config_file, arguments.opts)
     choose_and_say(cfg.MODEL.DEVICE, partial(print, file=sys.stderr))
-    return Predictor(cfg, find_weights(cfg, arguments.config_file), batch_size)
+    return Predictor(
+        cfg,
+        find_weights(cfg, arguments.config_file),
+        batch_size,
+        object_size=arguments.object_size,
+        tile=arguments.tile,
+        overlapping_masks=arguments.overlapping,
+        progress=partial(tqdm, unit="tile", leave=False, disable=None),
+    )
 
 
 def result_writers(arguments: argparse.Namespace, predictor: Predictor) -> list[Writer]:
     """Those that images and videos have in common; the counts are printed where nothing else is asked for."""
     writers: list[Writer] = []
-    if not (arguments.output or arguments.csv or arguments.json or arguments.steps):
+    if not (arguments.output or arguments.labels or arguments.csv or arguments.json or arguments.steps):
         writers.append(CountTable())
+    if arguments.labels:
+        writers.append(LabelImages(arguments.labels))
     if arguments.csv:
         writers.append(CountFile(arguments.csv))
     if arguments.json:
@@ -104,6 +129,8 @@ def run_on_images(arguments: argparse.Namespace, unreadable: list[str]) -> Total
     paths = find_images(arguments.input)
     labels = distinct_names(paths)
     pictures = picture_paths(arguments.output, paths, labels) if arguments.output else {}
+    if arguments.labels:
+        check_label_paths(arguments.labels, paths, labels)
     predictor = build_predictor(arguments, arguments.batch_size)
     writers = result_writers(arguments, predictor)
     if pictures:

@@ -175,8 +175,11 @@ class MaskCrops:
 
     @property
     def windows(self) -> list[Window]:
-        """:meth:`window` of all N crops."""
-        return [self.window(index) for index in range(len(self))]
+        """:meth:`window` of all N crops, faster than one by one."""
+        return [
+            (slice(top, bottom), slice(left, right))
+            for (top, left), (bottom, right) in zip(self.corners.tolist(), self._ends.tolist(), strict=True)
+        ]
 
     def areas(self) -> NDArray[np.int64]:
         """Number of pixels of each mask, [N]."""
@@ -256,10 +259,11 @@ def intersections(first: MaskCrops, second: MaskCrops) -> csr_array:
         )
     rows, columns, pixels = [], [], []
     others = second.corners.tolist()
+    tops, lefts, bottoms, rights = np.ascontiguousarray(np.concatenate([second.corners, second._ends], axis=1).T)
     for row, (crop, (top, left), (bottom, right)) in enumerate(
         zip(first.crops, first.corners.tolist(), first._ends.tolist(), strict=True)
     ):
-        meets = ((second.corners < (bottom, right)) & (second._ends > (top, left))).all(axis=1)
+        meets = (tops < bottom) & (bottoms > top) & (lefts < right) & (rights > left)
         for column in np.flatnonzero(meets).tolist():
             other, (y, x) = second.crops[column], others[column]
             # The same pixels of the image, cut out of both crops.

@@ -69,7 +69,7 @@ def test_everything_at_once(run_script, plants, tmp_path):
     done = run_script(
         *("demo/demo.py", "--config-file", CONFIG, "--input", plants, plants / "old" / "*.png", "missing.png"),
         *("--output", tmp_path / "pictures", "--csv", tmp_path / "counts.csv", "--json", tmp_path / "found.json"),
-        *("--steps", tmp_path / "steps", "--opts", "MODEL.DEVICE", "cpu"),
+        *("--labels", tmp_path / "labels", "--steps", tmp_path / "steps", "--opts", "MODEL.DEVICE", "cpu"),
     )
     assert done.returncode == 1
     assert "5/5" in done.stderr  # the progress bar
@@ -87,6 +87,9 @@ def test_everything_at_once(run_script, plants, tmp_path):
     # Pictures of one name do not replace each other.
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["a.png", "b.png", "old_a.png"]
     assert Image.open(tmp_path / "pictures" / "a.png").size == (384, 384)
+    for name, count in zip(("a", "b", "old_a"), counts.values(), strict=True):
+        labels = np.asarray(Image.open(tmp_path / "labels" / f"{name}_labels.png"))
+        assert labels.shape == (128, 128) and np.unique(labels).tolist() == list(range(count + 1))
     endings = ("_steps.gif", "_steps.png")
     steps = [name + ending for name in ("a", "b", "old_a") for ending in endings]
     assert sorted(path.name for path in (tmp_path / "steps").iterdir()) == steps
@@ -135,7 +138,7 @@ def test_counts_are_printed_where_nothing_is_written(run, plants):
     status, printed, _ = run("--input", plants)
     lines = printed.splitlines()
     assert status == 0 and len(lines) == 5
-    assert lines[0].split() == ["file", "frame", "count", "mean_score", "seconds"]
+    assert lines[0].split() == ["file", "frame", "count", "mean_score", "seconds", "note"]
     assert [line.split()[0] for line in lines[2:4]] == [str(plants / "a.png"), str(plants / "b.png")]
     total = sum(int(line.split()[1]) for line in lines[2:4])
     assert lines[4] == f"2 images, {total} objects."
@@ -231,7 +234,7 @@ def test_what_is_wrong_is_said_in_a_line(run, arguments, message, tmp_path, monk
     ("arguments", "message"),
     [
         ([], "one of the arguments --input --video-input --webcam is required"),
-        (["--webcam"], "--webcam needs --output FILE.mp4 (or --csv, --json): this is OpenCV's headless build"),
+        (["--webcam"], "--webcam needs --output FILE.mp4 (or --labels, --csv, --json): this is OpenCV's"),
         (["--webcam", "--input", "a.png"], "not allowed with argument"),
         (["--video-input", "clip.mp4", "--steps", "folder"], "--steps draws the steps of images"),
     ],

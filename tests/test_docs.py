@@ -55,7 +55,7 @@ RUN = {
     f"python tools/train_net.py {NUCLEI} --eval-only {NUCLEI_WEIGHTS}": "",
     f"python tools/visualize_steps.py {NUCLEI} --output pictures --images 4 {NUCLEI_WEIGHTS}": "",
     "python demo/demo.py --config-file weights/rosettes_fast.yaml --input images 'more/**/*.png' --output pictures "
-    "--csv counts.csv --json results.json --steps steps": "",
+    "--labels labels --csv counts.csv --json results.json --steps steps": "",
 }
 SUBMISSION = "python tools/make_submission.py --config-file configs/Cityscapes/stage_c.yaml --format cityscapes"
 # Commands that take long even on tiny data -> the test that runs the tool. Here only their options are checked.

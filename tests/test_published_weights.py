@@ -10,6 +10,7 @@ import pytest
 
 from rec_attend_d2.config import load_config
 from rec_attend_d2.data.datasets.rosettes import ensure_rosettes
+from rec_attend_d2.evaluation.metrics import pairwise_iou
 from rec_attend_d2.prediction import Predictor
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
@@ -75,8 +76,6 @@ def test_one_by_one_finds_the_same_objects_as_glances_where_they_stand_apart():
         traces.append(predictor.trace(predictor.prepare(discs_apart())))
     glances, one_by_one = traces
     assert len(glances.steps) <= 3 and len(one_by_one.steps) == 17
-    first, second = (trace.found[-1].pred_masks.flatten(1).float() for trace in traces)
-    assert len(first) == len(second) == 16
-    overlap = first @ second.T
-    iou = overlap / (first.sum(1)[:, None] + second.sum(1)[None] - overlap)
-    assert (iou.amax(1) > 0.9).all() and (iou.amax(0) > 0.9).all()
+    iou = pairwise_iou(*(trace.found[-1].pred_masks for trace in traces))
+    assert iou.shape == (16, 16)
+    assert (iou.max(axis=1) > 0.9).all() and (iou.max(axis=0) > 0.9).all()

@@ -65,6 +65,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Growth: time steps, and sides of square images, pixels; multiples of 32, which the networks need.
 TIME_STEPS = (5, 10, 20, 30, 40)
 SIDES = (128, 192, 224, 320, 448)
+# Objects of the fast model in an image with this side: few and many, whose times grow differently.
+OBJECTS_SIDE, FEW_OBJECTS, MANY_OBJECTS = 1024, (20, 50, 100, 200), (200, 500, 1000, 2000)
 # Starting processes is slow, and does not vary as much.
 STARTUP_REPEATS = 3
 # Lines that Detectron2 logs before the first step, and after it.
@@ -120,9 +122,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="print what changed since this report")
     parser.add_argument("--startup", action="store_true", help="also time imports and the start of a training")
-    parser.add_argument(
-        "--growth", action="store_true", help="also fit how they grow with T and pixels (smallest batch)"
-    )
+    parser.add_argument("--growth", action="store_true", help="also fit how they grow with T, pixels and objects")
     parser.add_argument("--postprocessing", action="store_true", help="also time it alone, for a large image")
     parser.add_argument(
         "--pictures", nargs="+", metavar="FILE", help="measure MODEL.WEIGHTS on images (files, folders, patterns)"
@@ -339,6 +339,22 @@ def _with(cfg: CfgNode, key: str, value: Any) -> CfgNode:
     return cfg
 
 
+def growth_with_objects(cfg: CfgNode, effort: speed.Effort) -> dict[str, dict]:
+    """Seconds of the fast model's inference with few and with many objects in an image of one size, as
+    :func:`measure_growth` gives them; the objects stand apart and take one glance."""
+    cfg = _with(cfg, "INPUT.WINDOW_SIZE", OBJECTS_SIDE)
+    model = speed.build_random_model(cfg)
+    result = {}
+    for name, counts in (("few objects", FEW_OBJECTS), ("many objects", MANY_OBJECTS)):
+        rows = speed.inference_rows(cfg, model, 1, counts, effort)
+        seconds = [row["seconds"]["median"] for row in rows]
+        result[name] = {
+            "rows": [{"size": size, "inference": time} for size, time in zip(counts, seconds, strict=True)],
+            "exponents": {"inference": fit_exponent(counts, seconds)},
+        }
+    return result
+
+
 def measure_growth(cfg: CfgNode, values: Callable[[CfgNode], dict[str, float]]) -> dict[str, dict]:
     """Values at growing T (of the paper's models) and at growing images, with fitted exponents.
 
@@ -377,6 +393,8 @@ def optional_parts(arguments: argparse.Namespace, cfg: CfgNode, effort: speed.Ef
     if arguments.growth:
         images = (arguments.batch_sizes or [1])[0]
         parts["growth"] = measure_growth(cfg, lambda changed: growth_values(changed, images, effort))
+        if sees_windows(cfg):
+            parts["growth"] |= growth_with_objects(cfg, effort)
     return parts
 
 

@@ -34,11 +34,13 @@ class Picture:
         labels: int32 [H, W], k + 1 where object k is, 0 where none is, CLAIMED in crowds. Of overlapping objects the
             smaller has the pixels.
         classes: int64 [N].
+        areas: int64 [N], pixels.
     """
 
     image: NDArray[np.uint8]
     labels: NDArray[np.int32]
     classes: NDArray[np.int64]
+    areas: NDArray[np.int64]
 
 
 class PictureCache:
@@ -84,7 +86,8 @@ class PictureCache:
                 f"{name} has {crowds} crowd annotation(s): training neither finds nor misses anything there."
             )
         self.crowd_regions += crowds
-        return Picture(image, labels, classes)
+        areas = np.bincount(np.maximum(labels, 0).ravel(), minlength=len(classes) + 1)[1:]
+        return Picture(image, labels, classes, areas)
 
 
 def _size(picture: Picture) -> int:

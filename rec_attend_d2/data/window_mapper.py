@@ -3,6 +3,8 @@
 Shapes: `H, W` picture, `S` side of a window, `h, w` scaled picture, `N` objects; pixels.
 """
 
+import logging
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -16,9 +18,12 @@ from .augmentation import resize_array, warp_rotation, window_augmentations
 from .dataset_mapper import check_size
 from .empty_pictures import draw_empty_picture
 from .image_io import check_percentiles, read_image, to_bgr
+from .large_images import LARGEST_WHOLE, ScaledImage
 from .object_size import network_scale
-from .picture_cache import PictureCache
+from .picture_cache import Picture, PictureCache
 from .windows import CLAIMED, CentralWindow, RandomWindow
+
+logger = logging.getLogger(__name__)
 
 # An object of which a window shows a smaller share is too little to learn from.
 _SMALLEST_SHARE = 0.2
@@ -38,6 +43,7 @@ class WindowMapper:
 
     Attributes:
         scale: network pixels per pixel of the file.
+        object_size: typical width of objects, pixels of the file.
     """
 
     @configurable
@@ -45,6 +51,7 @@ class WindowMapper:
         self,
         *,
         scale: float,
+        object_size: float,
         window: T.Augmentation | None,
         augmentations: Sequence[T.Augmentation] = (),
         draws_empty: bool = False,
@@ -53,6 +60,7 @@ class WindowMapper:
         """
         Args:
             scale: network pixels per pixel of the file.
+            object_size: typical width of objects, pixels of the file.
             window: cuts windows out, see :mod:`.windows`; None = whole pictures, without annotations.
             augmentations: of windows.
             draws_empty: some windows are of drawn pictures that show nothing (:mod:`.empty_pictures`).
@@ -61,6 +69,7 @@ class WindowMapper:
         if len(contrast_percentiles) > 0:
             check_percentiles(contrast_percentiles)
         self.scale = scale
+        self.object_size = object_size
         self.window = window
         self.augmentations = T.AugmentationList(augmentations)
         self.draws_empty = draws_empty
@@ -70,7 +79,12 @@ class WindowMapper:
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True, augment: bool = True) -> dict:
         scale, names = network_scale(cfg), cfg.INPUT.AUGMENTATIONS
-        arguments = {"scale": scale, "window": None, "contrast_percentiles": cfg.INPUT.CONTRAST_PERCENTILES}
+        arguments = {
+            "scale": scale,
+            "object_size": cfg.INPUT.OBJECT_PIXELS / scale,
+            "window": None,
+            "contrast_percentiles": cfg.INPUT.CONTRAST_PERCENTILES,
+        }
         if not is_train:
             return arguments
         side = cfg.INPUT.WINDOW_SIZE
@@ -109,7 +123,7 @@ class WindowMapper:
         else:
             picture = self._pictures.read(dataset_dict)
             height, width = picture.labels.shape
-            image, labels, classes = self._cut(picture.image, picture.labels, picture.classes)
+            image, labels, classes = self._cut(picture)
         aug_input = T.AugInput(image)
         transforms = self.augmentations(aug_input)
         labels = transforms.apply_segmentation(labels)
@@ -121,34 +135,46 @@ class WindowMapper:
             "gt_classes": torch.from_numpy(classes),
         }
 
-    def _cut(self, image: NDArray, labels: NDArray, classes: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    def _cut(self, picture: Picture) -> tuple[NDArray, NDArray, NDArray]:
         """A window of a picture: image [S, S, 3], labels [S, S] int32 from 1 on without gaps, and classes [N]."""
-        transform = self.window.get_transform(image)  # type: ignore[union-attr]
-        window = transform.apply_image(image)
+        transform = self.window.get_transform(picture.image)  # type: ignore[union-attr]
+        window = transform.apply_image(picture.image)
         if window.ndim == 2:
             window = cv2.cvtColor(window, cv2.COLOR_GRAY2BGR)
-        # OpenCV cuts no int32; float32 tells 16 million objects apart.
-        cut = transform.apply_segmentation(labels.astype(np.float32)).astype(np.int32)
-        counts = np.bincount(np.maximum(cut, 0).ravel(), minlength=len(classes) + 1)[1:]
-        areas = np.bincount(np.maximum(labels, 0).ravel(), minlength=len(classes) + 1)[1:]
-        known = counts >= np.maximum(_SMALLEST_SHARE * transform.scale**2 * areas, 1)
+        cut = transform.apply_segmentation(picture.labels)
+        counts = np.bincount(np.maximum(cut, 0).ravel(), minlength=len(picture.classes) + 1)[1:]
+        known = counts >= np.maximum(_SMALLEST_SHARE * math.prod(transform.scale) * picture.areas, 1)
         numbers = np.where(known, known.cumsum(), CLAIMED)
         table = np.concatenate([[CLAIMED, 0], numbers]).astype(np.int32)  # for labels from -1 on
-        return window, table[cut + 1], classes[known]
+        return window, table[cut + 1], picture.classes[known]
 
-    def map_image(self, image: NDArray[np.uint8]) -> tuple[dict, T.Transform]:
-        """Scale an image without annotations.
+    def map_image(self, image: NDArray) -> tuple[dict, T.Transform]:
+        """Scale an image without annotations; a large one is scaled where parts of it are looked at.
 
         Args:
-            image: [H, W, 3] BGR, as :func:`.image_io.to_bgr` gives it with ``contrast_percentiles``.
+            image: [H, W, 3] BGR, as :func:`.image_io.to_bgr` gives it with ``contrast_percentiles``; or mapped from a
+                file as it is there.
 
         Returns:
-            ``image``, ``height`` and ``width`` of the dict described above, and a transform that does nothing: the
-            model gives its results at the picture's own size.
+            ``image`` (large ones as :class:`.large_images.ScaledImage`), ``height`` and ``width`` of the dict described
+            above and ``notes``, what a reader of the result has to know; and a transform that does nothing: the model
+            gives its results at the picture's own size.
         """
-        size = image.shape[:2]
-        scaled = resize_array(image, [max(1, round(length * self.scale)) for length in size])
-        return {"height": size[0], "width": size[1], "image": _to_tensor(scaled)}, T.NoOpTransform()
+        height, width = image.shape[:2]
+        size = [max(1, round(length * self.scale)) for length in (height, width)]
+        entry = {"height": height, "width": width, "notes": self._notes(height, width)}
+        if isinstance(image, np.memmap):
+            return {**entry, "image": ScaledImage(image, self.scale, self.contrast_percentiles)}, T.NoOpTransform()
+        if math.prod(size) > LARGEST_WHOLE:
+            return {**entry, "image": ScaledImage(image, self.scale)}, T.NoOpTransform()
+        return {**entry, "image": _to_tensor(resize_array(image, size))}, T.NoOpTransform()
+
+    def _notes(self, height: int, width: int) -> tuple[str, ...]:
+        if self.object_size <= max(height, width):
+            return ()
+        note = f"objects of {self.object_size:g} pixels do not fit into {height} x {width}: set INPUT.OBJECT_SIZE"
+        logger.warning("%s (typical width in the file; --object-size of the demo).", note)
+        return (note,)
 
 
 def _to_tensor(image: NDArray[np.uint8]) -> torch.Tensor:

@@ -27,38 +27,38 @@ _WARP_SHARE, _LOG_SCALE, _ELASTIC = 0.7, 0.25, 1.5
 
 
 class WindowTransform(T.Transform):
-    """Scales, turns and bends a picture about a point of it and cuts out a square window around that point."""
+    """Scales, turns and bends a picture about a point of it and cuts out a window around that point."""
 
     def __init__(
         self,
         center: tuple[float, float],
-        scale: float,
-        side: int,
+        scale: tuple[float, float],
+        size: tuple[int, int],
         angle: float = 0.0,
         displacement: NDArray[np.float32] | None = None,
     ):
         """
         Args:
             center: (x, y) of the picture that comes to lie in the window's centre.
-            scale: window pixels per pixel of the picture.
-            side: S.
+            scale: window pixels per pixel of the picture, along x and y; alike where it is turned.
+            size: (rows, columns) of the window.
             angle: in degrees, from the x axis towards the y axis.
-            displacement: [S, S, 2] as (x, y), how far each pixel of the window looks away from itself.
+            displacement: [rows, columns, 2] as (x, y), how far each pixel of the window looks away from itself.
         """
         super().__init__()
-        self.side = side
+        self.size = size
         self.scale = scale
         cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
         # From the window to the picture.
-        self._matrix = np.array([[cos, sin], [-sin, cos]]) / scale
-        self._offset = np.array(center) - self._matrix @ [side / 2, side / 2]
+        self._matrix = np.array([[cos, sin], [-sin, cos]]) / np.array(scale)[:, None]
+        self._offset = np.array(center) - self._matrix @ np.array(size[::-1]) / 2
         self._displacement = displacement
 
     def _footprint(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
         """Rows and columns (y0, y1, x0, x1) of a picture of ``size`` (H, W) that the window can show."""
         reach = 2.0 if self._displacement is None else 2.0 + float(np.abs(self._displacement).max())
-        corners = np.array([[-reach, -reach], [self.side + reach] * 2, [-reach, self.side + reach]])
-        corners = np.concatenate([corners, corners[2:, ::-1]]) @ self._matrix.T + self._offset
+        axes = [(-reach, length + reach) for length in self.size[::-1]]
+        corners = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2) @ self._matrix.T + self._offset
         # Where the picture is enlarged, the pixel beside may lie farther than the reach.
         low, high = np.floor(corners.min(0)).astype(int) - 1, np.ceil(corners.max(0)).astype(int) + 1
         (x0, y0), (x1, y1) = (np.clip(corner, 0, size[::-1]).tolist() for corner in (low, high))
@@ -73,35 +73,39 @@ class WindowTransform(T.Transform):
             return cv2.warpAffine(
                 part,
                 np.column_stack([matrix, offset]),
-                (self.side, self.side),
+                self.size[::-1],
                 flags=flags | cv2.WARP_INVERSE_MAP,
                 borderMode=cv2.BORDER_CONSTANT,
                 borderValue=(fill,) * 4,
             )
-        axis = np.arange(self.side, dtype=np.float32)
-        place = np.stack(np.meshgrid(axis, axis), axis=-1) + self._displacement
+        columns, rows = (np.arange(length, dtype=np.float32) for length in self.size[::-1])
+        place = np.stack(np.meshgrid(columns, rows), axis=-1) + self._displacement
         x, y = np.moveaxis((place @ matrix.T + offset).astype(np.float32), -1, 0)
         return cv2.remap(part, x, y, flags, borderMode=cv2.BORDER_CONSTANT, borderValue=(fill,) * 4)
 
     def apply_image(self, img: NDArray) -> NDArray:
-        """[H, W] or [H, W, C] to [S, S] or [S, S, C]; what lies outside is 0."""
+        """[H, W] or [H, W, C] to the window's size; what lies outside is 0."""
         y0, y1, x0, x1 = self._footprint(img.shape[:2])
         part, pitch = np.ascontiguousarray(img[y0:y1, x0:x1]), np.ones(2)
         if part.size == 0:
-            return np.zeros((self.side, self.side, *img.shape[2:]), img.dtype)
-        if self.scale * _LARGEST_SKIP < 1:
-            width, height = (max(1, round(length * self.scale)) for length in (x1 - x0, y1 - y0))
+            return np.zeros((*self.size, *img.shape[2:]), img.dtype)
+        if max(self.scale) * _LARGEST_SKIP < 1:
+            width, height = (
+                max(1, round(length * factor)) for length, factor in zip((x1 - x0, y1 - y0), self.scale, strict=True)
+            )
             pitch = np.array([(x1 - x0) / width, (y1 - y0) / height])
             part = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
         return self._sample(part, np.array([x0, y0]), pitch, cv2.INTER_LINEAR, 0)
 
     def apply_segmentation(self, segmentation: NDArray) -> NDArray:
-        """Label image [H, W], float32, to [S, S]; what lies outside is CLAIMED."""
+        """Label image [H, W], int32, to the window's size; what lies outside is CLAIMED."""
         y0, y1, x0, x1 = self._footprint(segmentation.shape[:2])
-        part = np.ascontiguousarray(segmentation[y0:y1, x0:x1])
+        # OpenCV cuts no int32; float32 tells 16 million objects apart.
+        part = segmentation[y0:y1, x0:x1].astype(np.float32)
         if part.size == 0:
-            return np.full((self.side, self.side), CLAIMED, segmentation.dtype)
-        return self._sample(part, np.array([x0, y0]), np.ones(2), cv2.INTER_NEAREST, CLAIMED)
+            return np.full(self.size, CLAIMED, segmentation.dtype)
+        window = self._sample(part, np.array([x0, y0]), np.ones(2), cv2.INTER_NEAREST, CLAIMED)
+        return window.astype(segmentation.dtype)
 
     def apply_coords(self, coords: NDArray) -> NDArray:
         """Points [N, 2] as (x, y), before the displacement."""
@@ -131,7 +135,7 @@ class RandomWindow(T.Augmentation):
             angle = np.random.uniform(-self.rotation, self.rotation)
             displacement = elastic_displacement((self.side, self.side), _ELASTIC)
         center = [self._place(length * scale) / scale for length in (image.shape[1], image.shape[0])]
-        return WindowTransform((center[0], center[1]), scale, self.side, angle, displacement)
+        return WindowTransform((center[0], center[1]), (scale, scale), (self.side, self.side), angle, displacement)
 
     def _place(self, length: float) -> float:
         """Centre of the window on an axis of the scaled picture."""
@@ -157,4 +161,5 @@ class CentralWindow(T.Augmentation):
 
     def get_transform(self, image: NDArray) -> WindowTransform:
         """The window of ``image`` [H, W, C]."""
-        return WindowTransform((image.shape[1] / 2, image.shape[0] / 2), self.scale, self.side)
+        center = (image.shape[1] / 2, image.shape[0] / 2)
+        return WindowTransform(center, (self.scale, self.scale), (self.side, self.side))

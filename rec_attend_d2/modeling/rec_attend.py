@@ -161,6 +161,10 @@ class RecurrentAttention(ImageModel, ABC):
             entry: its dataset dict.
         """
 
+    def notes(self, steps: list[Step], entry: dict) -> tuple[str, ...]:
+        """What a reader of the result has to know, in a few words each, such as that an image may have more objects."""
+        return ()
+
     @abstractmethod
     def losses(self, batched_inputs: list[dict]) -> tuple[dict[str, Tensor], Callable[[], dict[str, Tensor]]]:
         """Losses of a training batch by name, and a function that computes its statistics."""
@@ -174,7 +178,7 @@ class RecurrentAttention(ImageModel, ABC):
                 the maps that a preprocessor wants.
 
         Returns:
-            In training scalar losses by name; else one ``{"instances": Instances}`` per image, at its original size.
+            In training scalar losses by name; else for each image ``instances``, at its original size, and ``notes``.
         """
         if self.training:
             losses, statistics = self.losses(batched_inputs)
@@ -187,7 +191,10 @@ class RecurrentAttention(ImageModel, ABC):
         found, extra = self.run(batched_inputs)
         rows = enumerate(zip(found, batched_inputs, strict=True))
         return [
-            {"instances": self.instances(steps, select(extra, slice(row, row + 1)), entry)}
+            {
+                "instances": self.instances(steps, select(extra, slice(row, row + 1)), entry),
+                "notes": self.notes(steps, entry),
+            }
             for row, (steps, entry) in rows
         ]
 

@@ -1,4 +1,4 @@
-"""Where predictions go: pictures, videos, counts, COCO results, pictures of the steps.
+"""Where predictions go: pictures, videos, label images, counts, COCO results, pictures of the steps.
 
 Shapes: `N` instances, `H, W` image in pixels.
 """
@@ -14,18 +14,18 @@ import cv2
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from numpy.typing import NDArray
 from PIL import Image
 from tabulate import tabulate
 from tqdm import tqdm
 
+from ..evaluation.coco_evaluator import coco_results
 from ..visualization import draw_instances, save_steps
 from ..whole_files import written_at_once
 from .predictor import Prediction, Predictor, batches
 from .sources import Frame, is_image_name
 
-COUNT_COLUMNS = ("file", "frame", "count", "mean_score", "seconds")
+COUNT_COLUMNS = ("file", "frame", "count", "mean_score", "seconds", "note")
 # Codec by the video's ending; OpenCV's own build has these.
 _CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 
@@ -82,7 +82,14 @@ def write_predictions(predictor: Predictor, frames: Iterable[Frame], writers: Se
 
 
 def draw_prediction(frame: Frame, prediction: Prediction) -> NDArray[np.uint8]:
-    """Instances in colours, the count in the corner: uint8 RGB, a whole multiple of the image's size."""
+    """Instances in colours, the count in the corner: uint8 RGB, a whole multiple of the image's size.
+
+    Raises:
+        ValueError: the image is too large to be read, and so to be drawn.
+    """
+    if isinstance(frame.image, np.memmap):
+        height, width = frame.image.shape[:2]
+        raise ValueError(f"{frame.file} is too large to be drawn ({height} x {width}): leave --output out.")
     return draw_instances(frame.image[:, :, ::-1], prediction.instances)
 
 
@@ -100,6 +107,11 @@ def picture_paths(output: Path, files: Sequence[str], labels: Sequence[str]) -> 
         paths = {label: output / f"{label}.png" for label in labels}
     _check_inputs_stay(paths.values(), files)
     return paths
+
+
+def check_label_paths(folder: Path, files: Sequence[str], labels: Sequence[str]) -> None:
+    """Raise a ValueError where :class:`LabelImages` of the ``labels`` in ``folder`` would replace an input image."""
+    _check_inputs_stay([folder / f"{label}_labels{ending}" for label in labels for ending in (".png", ".tif")], files)
 
 
 def video_path(output: Path, file: str) -> Path:
@@ -169,6 +181,26 @@ class Video(Writer):
             self._video.release()
 
 
+class LabelImages(Writer):
+    """Writes the objects of each image as a label image: LABEL_labels.png of 16 bits.
+
+    More than 65,535 objects do not fit into one; theirs is a TIFF of 32 bits, LABEL_labels.tif.
+    """
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+
+    def add(self, frame: Frame, prediction: Prediction, seconds: float) -> None:
+        labels = prediction.labels
+        if labels.dtype == np.uint16:
+            Image.fromarray(labels).save(self._folder / f"{frame.label}_labels.png", compress_level=1)
+        else:
+            # Pillow's pixels of 32 bits have a sign, which no number of objects needs.
+            picture = Image.fromarray(labels.astype(np.int32))
+            picture.save(self._folder / f"{frame.label}_labels.tif", compression="tiff_adobe_deflate")
+
+
 class StepPictures(Writer):
     """Draws the recurrent steps of each image: LABEL_steps.png (a column per step) and LABEL_steps.gif."""
 
@@ -182,10 +214,10 @@ class StepPictures(Writer):
 
 
 def _counts(frame: Frame, prediction: Prediction, seconds: float) -> list:
-    """A row of COUNT_COLUMNS; empty the frame of an image file and the mean score of no objects."""
+    """A row of COUNT_COLUMNS; empty where there is no frame number, no object to have a score, or nothing to note."""
     number = "" if frame.number is None else frame.number
     mean_score = f"{prediction.instances.scores.mean().item():.4f}" if prediction.count else ""
-    return [frame.file, number, prediction.count, mean_score, f"{seconds:.4f}"]
+    return [frame.file, number, prediction.count, mean_score, f"{seconds:.4f}", "; ".join(prediction.notes)]
 
 
 class CountFile(Writer):
@@ -247,7 +279,7 @@ class CocoResults(Writer):
         self._images.append(image if frame.number is None else {**image, "frame": frame.number})
         # Of a mask pycocotools computes the box; given a box too, it would take the box's area for the mask's.
         shape = "segmentation" if prediction.instances.has("pred_masks") else "bbox"
-        for result in instances_to_coco_json(prediction.instances, image["id"]):
+        for result in coco_results(prediction.instances, image["id"]):
             category = self._category(result["category_id"])
             self._results.append(
                 {**{key: result[key] for key in ("image_id", shape, "score")}, "category_id": category}

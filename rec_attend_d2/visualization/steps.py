@@ -23,6 +23,8 @@ from .instances import count_text, draw_found
 _SMALLEST_CELL = 160
 _LABEL_WIDTH = 112
 _HEADER_HEIGHT = 44
+# Side of what is shown of a picture that is cut into tiles.
+_LARGEST_TRACED = 512
 
 
 def to_array(tensor: Tensor) -> np.ndarray:
@@ -62,7 +64,12 @@ class Trace:
 
 @torch.no_grad()
 def trace(model: RecurrentAttention, entry: dict) -> Trace:
-    """Run a model in evaluation mode on a dataset dict of RecAttendDatasetMapper and keep all of it."""
+    """Run a model in evaluation mode on a dataset dict of its mapper and keep all of it.
+
+    Of a picture so large that it is looked at in tiles only the upper left part is traced.
+    """
+    if not isinstance(entry["image"], Tensor):
+        entry = {"image": entry["image"][:, :_LARGEST_TRACED, :_LARGEST_TRACED]}
     (steps,), extra = model.run([entry])
     # Without the file's size instances are made at the network's.
     seen = {key: value for key, value in entry.items() if key not in ("height", "width")}

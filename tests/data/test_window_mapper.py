@@ -21,7 +21,7 @@ class Window(T.Augmentation):
     def __init__(self, top: float, left: float, scale: float = 1.0):
         super().__init__()
         self.side = 32
-        self.transform = WindowTransform((left + 16 / scale, top + 16 / scale), scale, 32)
+        self.transform = WindowTransform((left + 16 / scale, top + 16 / scale), (scale, scale), (32, 32))
 
     def get_transform(self, image: np.ndarray) -> WindowTransform:
         return self.transform
@@ -47,10 +47,14 @@ def write(tmp_path):
     return make
 
 
+def mapper_of(**arguments) -> WindowMapper:
+    return WindowMapper(object_size=12.0, **arguments)
+
+
 def mapped(record: dict, top: float = 0, left: float = 0, scale: float = 1.0) -> tuple[np.ndarray, list[int]]:
     """Labels and classes of a window."""
     before = copy.deepcopy(record)
-    entry = WindowMapper(scale=scale, window=Window(top, left, scale))(record)
+    entry = mapper_of(scale=scale, window=Window(top, left, scale))(record)
     np.testing.assert_equal(record, before)
     assert str(entry["labels"].dtype) == "torch.int32" and str(entry["gt_classes"].dtype) == "torch.int64"
     assert (entry["file_name"], entry["image_id"]) == (record["file_name"], 5)
@@ -125,7 +129,7 @@ def test_pictures_without_objects(write):
 def test_pixels_are_those_of_the_file(write):
     record = write()
     image = cv2.imread(record["file_name"])
-    entry = WindowMapper(scale=1.0, window=Window(3, 20))(record)
+    entry = mapper_of(scale=1.0, window=Window(3, 20))(record)
     np.testing.assert_array_equal(entry["image"].numpy().transpose(1, 2, 0), image[3:35, 20:52])
 
 
@@ -133,7 +137,7 @@ def test_grey_and_deep_pictures_have_three_equal_channels(write):
     deep = np.random.default_rng(0).integers(0, 2**16, SIZE, dtype=np.uint16)
     window = Window(0, 0)
     images = [
-        WindowMapper(scale=1.0, window=window)(record)["image"].numpy()
+        mapper_of(scale=1.0, window=window)(record)["image"].numpy()
         for record in (write(pixels=deep), write(pixels=np.rint(deep / 257).astype(np.uint8), name="grey.png"))
     ]
     np.testing.assert_array_equal(*images)
@@ -142,14 +146,14 @@ def test_grey_and_deep_pictures_have_three_equal_channels(write):
 
 def test_contrast_is_stretched_at_the_files_depth(write):
     ramp = np.tile(np.arange(60, dtype=np.uint16) // 2, (40, 1))
-    mapper = WindowMapper(scale=1.0, window=Window(0, 0), contrast_percentiles=(0, 100))
+    mapper = mapper_of(scale=1.0, window=Window(0, 0), contrast_percentiles=(0, 100))
     values = mapper(write(pixels=ramp))["image"][0, 0]
     np.testing.assert_array_equal(values, np.rint(np.arange(32) // 2 * 255 / 29))
 
 
 def test_no_annotations_and_wrong_sizes_are_named(write):
     record = write()
-    mapper = WindowMapper(scale=1.0, window=Window(0, 0))
+    mapper = mapper_of(scale=1.0, window=Window(0, 0))
     with pytest.raises(ValueError, match=r"picture\.png has no annotations"):
         mapper({key: value for key, value in record.items() if key != "annotations"})
     with pytest.raises(ValueError, match=r"picture\.png is 40 high and 60 wide.*41 high"):
@@ -163,7 +167,7 @@ def test_no_annotations_and_wrong_sizes_are_named(write):
 def test_drawn_pictures_show_nothing(write, monkeypatch):
     monkeypatch.setattr(window_mapper, "_EMPTY_SHARE", 1.0)
     np.random.seed(0)
-    mapper = WindowMapper(scale=0.5, window=RandomWindow(64, 0.5), draws_empty=True, contrast_percentiles=(1, 99))
+    mapper = mapper_of(scale=0.5, window=RandomWindow(64, 0.5), draws_empty=True, contrast_percentiles=(1, 99))
     entries = [mapper(write(annotation(0, 0, 30, 30))) for _ in range(20)]
     for entry in entries:
         assert entry["image"].shape == (3, 64, 64) and entry["labels"].shape == (64, 64)
@@ -179,8 +183,8 @@ def test_drawn_pictures_show_nothing(write, monkeypatch):
 def test_whole_pictures_keep_their_proportions(write, size, scale):
     pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
     record = {"file_name": write(pixels=pixels)["file_name"], "image_id": 3}
-    entry = WindowMapper(scale=scale, window=None)(record)
-    assert set(entry) == {"image", "height", "width", "file_name", "image_id"}
+    entry = mapper_of(scale=scale, window=None)(record)
+    assert set(entry) == {"image", "height", "width", "notes", "file_name", "image_id"}
     assert (entry["height"], entry["width"]) == size
     assert entry["image"].shape == (3, *(max(1, round(length * scale)) for length in size))
     if scale == 1:
@@ -270,12 +274,12 @@ def reads(monkeypatch) -> list[str]:
 
 def test_kept_pictures_are_as_fresh_ones(write, reads):
     record = write(annotation(10, 10, 6, 6), annotation(20, 40, 6, 6))
-    mapper = WindowMapper(scale=1.0, window=RandomWindow(32, 1.0, 45.0))
+    mapper = mapper_of(scale=1.0, window=RandomWindow(32, 1.0, 45.0))
     for seed in range(10):
         np.random.seed(seed)
         kept = mapper(record)
         np.random.seed(seed)
-        fresh = WindowMapper(scale=1.0, window=RandomWindow(32, 1.0, 45.0))(record)
+        fresh = mapper_of(scale=1.0, window=RandomWindow(32, 1.0, 45.0))(record)
         assert all((kept[name] == fresh[name]).all() for name in ("image", "labels", "gt_classes"))
     assert len(reads) == 11
 

@@ -14,22 +14,26 @@ from pycocotools.coco import COCO
 from tqdm import tqdm
 
 from rec_attend_d2.config import load_config
+from rec_attend_d2.data.datasets.label_images import read_label_image
 from rec_attend_d2.prediction import Prediction
 from rec_attend_d2.prediction.sources import Frame
 from rec_attend_d2.prediction.writers import (
     CocoResults,
     CountFile,
     CountTable,
+    LabelImages,
     Pictures,
     StepPictures,
     Video,
     Writer,
+    check_label_paths,
     draw_prediction,
     known_categories,
     picture_paths,
     video_path,
     write_predictions,
 )
+from rec_attend_d2.structures import MaskCrops
 
 HEIGHT, WIDTH = 321, 401  # odd, and large enough not to be magnified
 
@@ -57,13 +61,13 @@ def test_counts_are_a_csv_file(tmp_path):
     writer = CountFile(tmp_path / "new" / "counts.csv")
     writer.add(frame("a,b"), prediction([0, 0]), 0.25)
     assert (tmp_path / "new" / "counts.csv").read_text().count("\n") == 2  # readable while it is written
-    writer.add(frame("clip", 7), prediction([]), 0.5)
+    writer.add(frame("clip", 7), Prediction(prediction([]).instances, ("stopped at 21 steps",)), 0.5)
     writer.close()
     with open(tmp_path / "new" / "counts.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     first = {"file": "folder/a,b.png", "frame": "", "count": "2", "mean_score": "0.8500", "seconds": "0.2500"}
     second = {"file": "folder/clip.png", "frame": "7", "count": "0", "mean_score": "", "seconds": "0.5000"}
-    assert rows == [first, second]
+    assert rows == [{**first, "note": ""}, {**second, "note": "stopped at 21 steps"}]
 
 
 def test_counts_are_a_table(capsys):
@@ -72,7 +76,7 @@ def test_counts_are_a_table(capsys):
     assert capsys.readouterr().out == ""
     writer.close()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["file", "frame", "count", "mean_score", "seconds"]
+    assert lines[0].split() == ["file", "frame", "count", "mean_score", "seconds", "note"]
     assert lines[2].split() == ["folder/plant.png", "3", "0.8", "0.25"]
 
 
@@ -141,6 +145,24 @@ def test_pictures_have_instances_and_count(tmp_path):
     assert (empty[60:] == 30).all() and (empty[:20, :20] != 30).any()  # "0 objects"
 
 
+def test_label_images_number_the_objects(tmp_path):
+    writer = LabelImages(tmp_path / "new")
+    writer.add(frame(), prediction([0, 3]), 0.1)
+    dot = np.ones((1, 1), dtype=bool)
+    places = np.stack(np.divmod(np.arange(70000), WIDTH), axis=1)
+    many = Prediction(Instances((HEIGHT, WIDTH), pred_masks=MaskCrops([dot] * 70000, places, (HEIGHT, WIDTH))))
+    writer.add(frame("many"), many, 0.1)
+    writer.close()
+    expected = np.zeros((HEIGHT, WIDTH), int)
+    expected[100:110, :10], expected[100:110, 50:60] = 1, 2
+    assert Image.open(tmp_path / "new" / "plant_labels.png").mode == "I;16"
+    np.testing.assert_array_equal(read_label_image(tmp_path / "new" / "plant_labels.png"), expected)
+    labels = read_label_image(tmp_path / "new" / "many_labels.tif")
+    assert labels.ravel()[:70000].tolist() == list(range(1, 70001)) and labels.max() == 70000
+    with pytest.raises(ValueError, match="no masks"):
+        writer.add(frame(), prediction([0], has_masks=False), 0.1)
+
+
 def test_where_pictures_go(tmp_path):
     files, labels = ["a/x.png", "b/x.png"], ["x", "b_x"]
     assert picture_paths(tmp_path, files, labels) == {"x": tmp_path / "x.png", "b_x": tmp_path / "b_x.png"}
@@ -150,6 +172,9 @@ def test_where_pictures_go(tmp_path):
         picture_paths(tmp_path / "one.jpg", files, labels)
     with pytest.raises(ValueError, match=r"x\.png' would replace the input"):
         picture_paths(tmp_path, [str(tmp_path / "a" / ".." / "x.png")], ["x"])
+    check_label_paths(tmp_path, [str(tmp_path / "x.png")], ["x"])
+    with pytest.raises(ValueError, match=r"x_labels\.png' would replace the input"):
+        check_label_paths(tmp_path, [str(tmp_path / "x.png"), str(tmp_path / "x_labels.png")], ["x", "x_labels"])
     assert video_path(tmp_path, "a/clip.avi") == tmp_path / "clip.mp4"
     assert video_path(tmp_path / "out.mkv", "clip.avi") == tmp_path / "out.mkv"
     with pytest.raises(ValueError, match=r"clip\.mp4' would replace the input"):

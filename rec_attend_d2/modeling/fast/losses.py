@@ -52,14 +52,36 @@ def box_distance(predicted: CenterBoxes, truth: CenterBoxes) -> Tensor:
     return giou_loss(predicted.xyxy(), truth.xyxy()) + L1_WEIGHT * l1.mean(-1)
 
 
-def place_losses(scan: PlaceScan, owners: Tensor) -> dict[str, Tensor]:
-    """Losses of the scored places, where ``owners`` [B, P] says which unclaimed object they stand for (0 = none)."""
+@torch.no_grad()
+def box_quality(scan: PlaceScan, owners: Tensor, targets: ObjectTargets) -> Tensor:
+    """[B, P], IoU of the box read at each place with that of the object it stands for; 0 where it stands for none.
+
+    What places are taught to say: where two objects touch, the place whose box fits one of them goes first, not one
+    between them whose box holds both (as the quality of Li et al., "Generalized Focal Loss", 2020).
+    """
+    image, place = owners.nonzero(as_tuple=True)
+    predicted, truth = select(scan.boxes, (image, place)), select(targets.boxes, (image, owners[image, place] - 1))
+    top_left = torch.maximum(predicted.top_left, truth.top_left)
+    shared = (torch.minimum(predicted.bottom_right, truth.bottom_right) - top_left).clamp(min=0).prod(-1)
+    quality = shared / (predicted.size.prod(-1) + truth.size.prod(-1) - shared).clamp(min=1e-6)
+    return torch.zeros(owners.shape, device=owners.device).index_put((image, place), quality.float())
+
+
+def place_losses(scan: PlaceScan, owners: Tensor, quality: Tensor) -> dict[str, Tensor]:
+    """Losses of the scored places.
+
+    Args:
+        scan: what they say.
+        owners: [B, P], which unclaimed object they stand for, from 1 on; 0 = none.
+        quality: [B, P] in [0, 1], of :func:`box_quality`.
+    """
     logits, right = scan.logits.flatten(1), owners > 0
     anything = right.any(1)
     # Minus the log of the share of a softmax over all places that is at unclaimed objects.
     share = torch.logsumexp(logits.masked_fill(~right & anything[:, None], -torch.inf), 1) - torch.logsumexp(logits, 1)
-    # Each place's own "is there an unclaimed object here?", which unlike the softmax says so absolutely.
-    each = F.binary_cross_entropy_with_logits(logits, right.to(logits), reduction="sum")
+    # Each place's own "is there an unclaimed object here, and does the box fit?", which unlike the softmax says so
+    # absolutely.
+    each = F.binary_cross_entropy_with_logits(logits, quality.to(logits), reduction="sum")
     return {
         "loss_place": -(share * anything).sum() / anything.sum().clamp(min=1),
         "loss_object": OBJECT_WEIGHT * each / right.sum().clamp(min=1),

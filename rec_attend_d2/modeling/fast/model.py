@@ -6,6 +6,7 @@ problem once its memory is given; memories are drawn from the true masks (:func:
 Shapes: `B` images, `n` candidates, `N` object slots, `F` side of a patch, `H, W` network input.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...config import check_keys_of_fast_model
+from ...data.large_images import LARGEST_WHOLE
 from ...layers.boxes import CenterBoxes
 from ...layers.patches import cut_patches
 from ..rec_attend import RecurrentAttention
@@ -33,10 +35,11 @@ from ..registries import (
 from ..steps import Cut, ExtraMaps, Feeder, Proposal, Scan, Step, StepInputs, Where, select
 from .claims import Claims, instances_of_claims, mask_pixels, new_objects, write_claims
 from .image_encoder import FEATURE_STRIDES
-from .losses import MIN_BOX_IOU, PatchPairs, box_loss, class_loss, mask_loss, place_losses, score_loss
+from .losses import MIN_BOX_IOU, PatchPairs, box_loss, box_quality, class_loss, mask_loss, place_losses, score_loss
 from .scorer import ClassScorer
 from .sizes import Sizes
 from .targets import ObjectTargets, match_candidates, overlap_with_objects
+from .tiles import USUAL_TILE, Progress, find_in_tiles
 from .training import TrueBoxes, draw_memory, glance_statistics
 
 # A model never goes on for longer: each glance claims at least a pixel, so that only a broken one gets there.
@@ -75,7 +78,11 @@ class FastRecAttend(RecurrentAttention):
         self.stop_scorer = stop_scorer
         self.class_scorer = class_scorer
         self.sizes = sizes
+        # Set by whoever predicts: masks may overlap; side of the tiles that pictures of any size are cut into (0: only
+        # large ones are), and what shows how far they are.
         self.overlapping_masks = False
+        self.tile = 0
+        self.progress: Progress = iter
         self.object_size: Tensor
         self.register_buffer("object_size", torch.tensor(float(object_size)))
 
@@ -116,14 +123,19 @@ class FastRecAttend(RecurrentAttention):
 
     # Images of any size.
 
+    def padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The smallest (H, W), multiples of what the image encoder needs, with room for an image of ``size`` (h, w)."""
+        multiple: Any = self.preprocessor.multiple
+        return -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple
+
     def preprocess_image(self, batched_inputs: list[dict]) -> Tensor:
         """Images [B, 3, H, W], BGR, normalised, with black below and right of smaller ones.
 
-        H and W are the smallest multiples of what the image encoder needs in which all of them have room.
+        (H, W) is the :meth:`padded_size` of the largest height and width.
         """
         sizes = [entry["image"].shape[-2:] for entry in batched_inputs]
-        multiple = self.preprocessor.multiple
-        height, width = (-(-max(lengths) // multiple) * multiple for lengths in zip(*sizes, strict=True))
+        heights, widths = zip(*sizes, strict=True)
+        height, width = self.padded_size((max(heights), max(widths)))
         images = [
             F.pad(entry["image"], (0, width - columns, 0, height - rows))
             for entry, (rows, columns) in zip(batched_inputs, sizes, strict=True)
@@ -144,11 +156,30 @@ class FastRecAttend(RecurrentAttention):
         groups: dict[tuple[int, ...], list[int]] = {}
         for number, entry in enumerate(batched_inputs):
             groups.setdefault(tuple(entry["image"].shape[-2:]), []).append(number)
-        for numbers in groups.values():
+        for size, numbers in groups.items():
             entries = [batched_inputs[number] for number in numbers]
-            for number, entry, steps in zip(numbers, entries, self.run(entries)[0], strict=True):
-                outputs[number] = {"instances": self.to_instances(Claims.of_steps(steps), entry)}
+            if self.tile or math.prod(size) > LARGEST_WHOLE:
+                side = self.tile or USUAL_TILE
+                found = [find_in_tiles(self, entry["image"], side, self.progress) for entry in entries]
+            else:
+                found = [Claims.of_steps(steps) for steps in self.run(entries)[0]]
+            for number, entry, claims in zip(numbers, entries, found, strict=True):
+                outputs[number] = {"instances": self.to_instances(claims, entry), "notes": entry.get("notes", ())}
         return outputs
+
+    def run(self, batched_inputs: list[dict], memory: Tensor | None = None) -> tuple[list[list[Step]], ExtraMaps]:
+        """See :meth:`RecurrentAttention.run`.
+
+        Raises:
+            RuntimeError: the largest number of glances was not enough, which no sound model reaches.
+        """
+        steps, extra = super().run(batched_inputs, memory)
+        if any(len(own) == _MAX_GLANCES for own in steps):
+            raise RuntimeError(
+                f"{batched_inputs[0].get('file_name', 'An image')} was looked at {_MAX_GLANCES} times and is not done, "
+                "so that its count would be wrong: the weights are broken, or trained for something else."
+            )
+        return steps, extra
 
     # What it does in a glance.
 
@@ -227,7 +258,7 @@ class FastRecAttend(RecurrentAttention):
 
         image, scan = step.proposal.image, step.scan
         owners = targets.place_owners(unclaimed, scan.logits.shape[1:], scan.stride)
-        losses = place_losses(scan, owners)
+        losses = place_losses(scan, owners, box_quality(scan, owners, targets))
         losses["loss_box"] = box_loss(scan, owners, targets)
         overlap = overlap_with_objects(step.proposal.boxes, image, targets)
         matched = match_candidates(overlap, image, unclaimed, MIN_BOX_IOU)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 # A typical object in its padded box has 1.8 times its width; the patch has about a pixel for each of the box.
 _BOX, _PATCH = 1.8, 2.0
 # Sides of true boxes move out by this share of the box, at least by this share of a typical width.
-_PADDING_RATIO, _PADDING = 0.15, 1 / 6
+_PADDING_RATIO, _PADDING = 0.2, 1 / 6
 # Less than this share of a typical object's area is a speck.
 _SPECK = 0.02
 

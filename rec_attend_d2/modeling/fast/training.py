@@ -12,18 +12,20 @@ from torch.nn import functional as F
 from ...layers.boxes import CenterBoxes
 from ..steps import Feeder, Step, StepInputs, Where
 from .losses import PatchPairs
-from .targets import ObjectTargets, pixels_of_objects
+from .targets import ObjectTargets, label_boxes, pixels_of_objects
 
 # Patches per image that are cut out at true boxes of unclaimed objects, so that the head learns from the first
 # iteration.
 TRUE_PATCHES = 2
 # Their noise: centres move by up to half of this share of the size, sizes change by a factor of up to exp(this).
 BOX_NOISE = 0.3
-# Drawn memories: the share of those with nothing claimed, how far below 1 the value of what is claimed may be, and the
-# probability that a piece of an unclaimed object is claimed.
+# Drawn memories: the share of those with nothing claimed, how far below 1 the value of what is claimed may be, the
+# probability that a piece of an unclaimed object is claimed, and the share of the claimed objects whose box was too
+# small for them, so that a side is missing, of up to this share of the object's extent.
 EMPTY_SHARE = 0.5
 VALUE_NOISE = 0.15
 PIECE_NOISE = 0.2
+CUT_SHARE, LARGEST_CUT = 0.15, 0.3
 
 
 class TrueBoxes(Feeder):
@@ -64,8 +66,8 @@ def draw_memory(labels: Tensor, taken: Tensor) -> Tensor:
     """A memory [H, W] in which some of an image's objects are claimed, spoiled as predicted masks would be.
 
     Half of the memories are empty. In the others all subset sizes are equally likely, "everything claimed" among them:
-    an example of stopping. A quarter of the masks each is eroded or dilated by a pixel, and one memory in five has a
-    piece too much, less than half of an unclaimed object.
+    an example of stopping. A quarter of the masks each is eroded or dilated by a pixel, some lack a side, and one
+    memory in five has a piece too much, less than half of an unclaimed object.
 
     Args:
         labels, taken: [H, W], of :class:`.targets.ObjectTargets`.
@@ -89,12 +91,32 @@ def _claimed_objects(labels: Tensor) -> Tensor:
     inner = (F.max_pool2d(around, 3, 1, 1) == around) & (-F.max_pool2d(-around, 3, 1, 1) == around)
     left, whole = (pixels_of_objects(x[None], count)[0] for x in (labels * inner[0, 0], labels))
     eroded = (kind == 0) & F.pad(left > whole / 2, (1, 0))
-    memory = value[labels] * (inner[0, 0] | ~eroded[labels])
+    memory = value[labels] * (inner[0, 0] | ~eroded[labels]) * ~_missing_sides(labels, count, whole)
     grown = F.max_pool2d((value * (kind == 1))[labels][None], 3, 1, 1)[0]
     memory = torch.maximum(memory, grown)
     if size < count and torch.rand(()) < PIECE_NOISE:
         memory[_piece(labels == order[-1] + 1)] = 1.0
     return memory
+
+
+def _missing_sides(labels: Tensor, count: int, areas: Tensor) -> Tensor:
+    """[H, W] bool, a random side of some of the objects 1 to ``count``, whose areas are [count].
+
+    The rest is more than half of any object: it counts as claimed.
+    """
+    device = labels.device
+    corners = label_boxes(labels, count)[1]
+    box = F.pad(corners, (0, 0, 1, 0)).float()
+    angle = torch.rand(count + 1, device=device) * 2 * torch.pi
+    limit = 0.5 - LARGEST_CUT * torch.rand(count + 1, device=device)
+    limit = torch.where(torch.rand(count + 1, device=device) < CUT_SHARE, limit, torch.inf)
+    center, extent = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]).clamp(min=1)
+    y, x = (torch.arange(length, device=device) + 0.5 for length in labels.shape)
+    along_x = (x - center[labels, 0]) / extent[labels, 0] * torch.cos(angle)[labels]
+    along_y = (y[:, None] - center[labels, 1]) / extent[labels, 1] * torch.sin(angle)[labels]
+    missing = along_x + along_y > limit[labels]
+    lost = pixels_of_objects((labels * missing)[None], count)[0]
+    return missing & F.pad(lost < areas / 2, (1, 0))[labels]
 
 
 def _piece(mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 Shapes: `B` images, `T` steps, `H, W` network input.
 """
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +26,8 @@ from .scheduled_sampling import ScheduledSampling
 from .sequence import BoxProposal, GlimpseScan, StepSequence
 from .statistics import training_statistics
 from .targets import Targets
+
+logger = logging.getLogger(__name__)
 
 
 class SequenceModel(RecurrentAttention):
@@ -113,6 +116,17 @@ class SequenceModel(RecurrentAttention):
         """All T steps."""
         steps = stack_steps([step for _, step in self.unroll(inputs, self.time_steps, feeder)])
         return StepSequence(steps, self.box_maps(steps, inputs.image_size))
+
+    def notes(self, steps: list[Step], entry: dict) -> tuple[str, ...]:
+        """That the steps have run out, which is also logged: the last one still found an object."""
+        claimed = steps[-1].claimed
+        if len(steps) < self.time_steps or claimed is None or not claimed.any():
+            return ()
+        logger.warning(
+            f"{entry.get('file_name', 'An image')} may have more objects than were found: the last of its "
+            f"{self.time_steps} steps found one. MODEL.REC_ATTEND.TIME_STEPS is the number of steps."
+        )
+        return (f"stopped at {self.time_steps} steps",)
 
     def extract_targets(self, batched_inputs: list[dict]) -> Targets:
         """Targets of a training batch, on the model's device.

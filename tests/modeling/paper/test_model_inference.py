@@ -121,6 +121,17 @@ def test_the_steps_of_inference_end_with_the_score_that_stops(make_model, make_b
     assert model.stop_scorer.calls == 2
 
 
+@pytest.mark.parametrize("stop_early", [True, False])
+def test_images_whose_steps_ran_out_are_noted(make_model, make_batch, caplog, stop_early: bool):
+    model = make_model({"TEST.STOP_EARLY": stop_early}).eval()
+    model.stop_scorer = ScriptedScorer(torch.tensor([[0.9, 0.8, 0.1], [0.9, 0.8, 0.7]]))
+    first, second = make_batch([1, 1])
+    outputs = model([first, {**second, "file_name": "crowded.png"}])
+    assert [output["notes"] for output in outputs] == [(), ("stopped at 3 steps",)]
+    (warning,) = caplog.messages
+    assert warning.startswith("crowded.png may have more objects") and "MODEL.REC_ATTEND.TIME_STEPS" in warning
+
+
 def test_foreground_and_classes_reach_the_instances(make_model, make_batch):
     model = make_model({**SEMANTIC_MAPS, "TEST.USE_FOREGROUND": True, "TEST.MASK_THRESHOLD": 0.002})
     model.stop_scorer = ScriptedScorer(torch.tensor([[0.9, 0.1, 0.1], [0.9, 0.1, 0.1]]))
