@@ -199,12 +199,12 @@ def trained(tmp_path) -> list[str]:
 def test_pictures_with_trained_weights(run, trained, squares, tmp_path, monkeypatch):
     monkeypatch.setattr("rec_attend_d2.modeling.fast.place_proposer.PLACE_PROBABILITY", 1e-9)
     picture = squares / "squares_1.png"
-    options = ["INPUT.IMAGE_SIZE", "[64, 96]", "MODEL.WEIGHTS", tmp_path / "model.pth"]
+    options = ["INPUT.OBJECT_SIZE", "16.0", "MODEL.WEIGHTS", tmp_path / "model.pth"]
     run(*trained, "--pictures", picture, squares / "squares_3.png", *options)
     report = json.loads((tmp_path / "a.json").read_text())
     check_schema(report, tmp_path.parent)
     (row,) = report["rows"]
-    assert row["run"] == "pictures, 64 x 96" and row["seconds"]["repeats"] == 2
+    assert row["run"] == "pictures, objects of 12 pixels (16 in the file)" and row["seconds"]["repeats"] == 2
     assert row["seconds_with_postprocessing"]["repeats"] == 2 and len(report["settings"]["pictures"]) == 2
     cfg = load_config(str(ROOT / QUICK / "fast.yaml"), ["MODEL.DEVICE", "cpu", *map(str, options)])
     predictor = Predictor(cfg)
@@ -212,8 +212,8 @@ def test_pictures_with_trained_weights(run, trained, squares, tmp_path, monkeypa
     assert row["objects"] == sum(found.count for found in predictor.predict(images)) / 2 > 0
     assert row["steps"] == sum(len(predictor.trace(image).steps) for image in images) / 2
     again = run(*trained, "--compare", tmp_path / "a.json", "--pictures", picture, squares / "squares_3.png", *options)
-    assert re.search(r"pictures, 64 x 96, batch 1, objects +(\S+) +\1 +1\.00\n", again)
-    assert re.search(r"pictures, 64 x 96, batch 1, with post-processing, ms +\S", again)
+    assert re.search(r"pictures, objects of 12 pixels \(16 in the file\), batch 1, objects +(\S+) +\1 +1\.00\n", again)
+    assert re.search(r"pictures, objects of 12 pixels \(16 in the file\), batch 1, with post-processing, ms +\S", again)
     with pytest.raises(SystemExit, match="can't be compared .* another --pictures"):
         run(*trained, "--compare", tmp_path / "a.json", "--pictures", picture, *options)
 
