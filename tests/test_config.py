@@ -13,7 +13,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_model
 
 import rec_attend_d2
 from rec_attend_d2 import add_rec_attend_config
-from rec_attend_d2.config import different_settings, load_config
+from rec_attend_d2.config import different_settings, input_words, load_config
 from rec_attend_d2.data import register_datasets
 
 PACKAGE = Path(rec_attend_d2.__file__).parent
@@ -285,6 +285,17 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, name: str):
     with pytest.raises(ValueError, match=f"(?s){name}' asks for a Python object.*evil.yaml"):
         load_config(tmp_path / name, [])
     assert not ran.exists()
+
+
+def test_how_large_images_are_in_the_network_is_said_in_words():
+    cfg = load_config("", ["INPUT.IMAGE_SIZE", "[32, 48]"])
+    assert input_words(cfg) == "32 x 48"
+    cfg.MODEL.META_ARCHITECTURE = "FastRecAttend"
+    assert input_words(cfg) == "objects of 12 pixels"
+    cfg.INPUT.OBJECT_SIZE = 30.5
+    assert input_words(cfg) == "objects of 12 pixels (30.5 in the file)"
+    # Trained before sizes followed from objects.
+    assert input_words({"MODEL": cfg.MODEL, "INPUT": {"IMAGE_SIZE": [64, 64]}}) == "64 x 64"
 
 
 def test_a_setting_that_is_newer_than_a_training_counts_as_its_default(tmp_path: Path):

@@ -10,8 +10,8 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ["--config-file", "tests/configs/fast.yaml"]
-# An image of 32 x 64 is magnified 15 times.
-CELL = 480, 960
+# A window of 64 x 64 is magnified 8 times.
+CELL = 512, 512
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@
     python tools/visualize_data.py --config-file configs/Nuclei/fast.yaml --output pictures \
         [--dataset nuclei_train] [--images 4] [--draws 3] [--seed 0] [KEY VALUE ...]
 
-For every image NAME it writes NAME_data.png, a column for each random draw of the augmentation: the image as the
-network gets it; its objects, numbered in the order of the targets (largest first); and, where the training data have
-them, foreground and angles. Crowds and pixels of which nothing is known are striped.
+For every image NAME it writes NAME_data.png, a column for each random draw of the augmentation: the image, or window of
+it, as the network gets it; its objects, numbered in the order of the targets (largest first); and, where the training
+data have them, foreground and angles. Crowds and pixels of which nothing is known are striped.
 """
 
 import argparse

@@ -302,11 +302,12 @@ def _build_shift(cfg: CfgNode) -> RandomShift:
     return RandomShift(cfg.INPUT.MAX_SHIFT)
 
 
-def _build_warp(cfg: CfgNode) -> RandomWarp:
+def warp_rotation(cfg: CfgNode) -> float:
+    """RandomWarp's largest rotation in degrees. Raises a ValueError unless it is from 0 to 180."""
     rotation = cfg.INPUT.WARP.ROTATION
     if not 0 <= rotation <= 180:
         raise ValueError(f"INPUT.WARP.ROTATION is {rotation}. Choose a number of degrees from 0 to 180.")
-    return RandomWarp(rotation)
+    return rotation
 
 
 # What INPUT.AUGMENTATIONS can name.
@@ -315,7 +316,7 @@ AUGMENTATIONS: dict[str, Callable[[CfgNode], T.Augmentation]] = {
     "RandomVerticalFlip": lambda cfg: T.RandomFlip(0.5, horizontal=False, vertical=True),
     "RandomTranspose": lambda cfg: RandomTranspose(),
     "RandomShift": _build_shift,
-    "RandomWarp": _build_warp,
+    "RandomWarp": lambda cfg: RandomWarp(warp_rotation(cfg)),
     "RandomIntensity": lambda cfg: RandomIntensity(),
 }
 # Those that run after the resize to INPUT.IMAGE_SIZE; the others run before it.

@@ -137,7 +137,7 @@ def contrast_range(image: NDArray, percentiles: Sequence[float]) -> tuple[float,
         percentiles: low and high, 0 to 100.
 
     Returns:
-        Low and high value. Never equal: at least one grey level apart, of floats the smallest normal number.
+        Low and high value. Never equal: at least one grey level apart, of floats one step of float32.
 
     Raises:
         ValueError: percentiles that are not two increasing numbers between 0 and 100.
@@ -146,7 +146,7 @@ def contrast_range(image: NDArray, percentiles: Sequence[float]) -> tuple[float,
     values = _sample(image).astype(np.float32)
     grey = np.asarray(cv2.cvtColor(values, cv2.COLOR_BGR2GRAY), np.float32) if values.shape[2] == 3 else values[..., 0]
     low, high = (float(value) for value in np.nanpercentile(grey, percentiles))
-    smallest = 1.0 if np.issubdtype(image.dtype, np.integer) else float(np.finfo(np.float32).tiny)
+    smallest = 1.0 if np.issubdtype(image.dtype, np.integer) else max(1e-30, float(np.spacing(np.float32(abs(low)))))
     return low, low + max(high - low, smallest, _NOISE_DEVIATIONS * pixel_noise(grey))
 
 
@@ -155,7 +155,7 @@ def _sample(image: NDArray) -> NDArray:
     rows, columns = image.shape[:2]
     if rows * columns <= _SAMPLED:
         return image
-    bands = min(rows // 2, max(1, _SAMPLED // (_BAND * columns)))
+    bands = max(1, min(rows // 2, _SAMPLED // (_BAND * columns)))
     height = max(1, min(_BAND, rows // bands))
     starts = np.linspace(0, rows - height, bands).astype(int)
     return np.concatenate([image[start : start + height] for start in starts])

@@ -4,6 +4,7 @@ Shapes: `H, W` picture, `N` objects.
 """
 
 import logging
+import pickle
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,18 +52,19 @@ class PictureCache:
 
     def __init__(self, contrast_percentiles: Sequence[float]):
         self._contrast_percentiles = contrast_percentiles
-        self._pictures: OrderedDict[str, Picture] = OrderedDict()
+        self._pictures: OrderedDict[tuple[str, int], Picture] = OrderedDict()
         self._bytes = 0
         self.crowd_regions = 0
 
     def read(self, record: dict) -> Picture:
         """The picture of a dataset dict. Raises FileNotFoundError or ValueError, which name the file."""
-        name = record["file_name"]
-        if name in self._pictures:
-            self._pictures.move_to_end(name)
-            return self._pictures[name]
+        # Of two data sets, or two categories, a file may have different annotations.
+        key = record["file_name"], hash(pickle.dumps(record.get("annotations")))
+        if key in self._pictures:
+            self._pictures.move_to_end(key)
+            return self._pictures[key]
         picture = self._load(record)
-        self._pictures[name] = picture
+        self._pictures[key] = picture
         self._bytes += _size(picture)
         while self._bytes > _ROOM and len(self._pictures) > 1:
             self._bytes -= _size(self._pictures.popitem(last=False)[1])

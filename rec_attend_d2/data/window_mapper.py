@@ -14,7 +14,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 from numpy.typing import NDArray
 
-from .augmentation import resize_array, window_augmentations
+from .augmentation import resize_array, warp_rotation, window_augmentations
 from .dataset_mapper import check_size
 from .empty_pictures import draw_empty_picture
 from .image_io import check_percentiles, read_image, to_bgr
@@ -90,7 +90,7 @@ class WindowMapper:
         side = cfg.INPUT.WINDOW_SIZE
         if not augment:
             return {**arguments, "window": CentralWindow(side, scale)}
-        rotation = cfg.INPUT.WARP.ROTATION if "RandomWarp" in names else None
+        rotation = warp_rotation(cfg) if "RandomWarp" in names else None
         return {
             **arguments,
             "window": RandomWindow(side, scale, rotation),

@@ -59,7 +59,8 @@ class WindowTransform(T.Transform):
         reach = 2.0 if self._displacement is None else 2.0 + float(np.abs(self._displacement).max())
         axes = [(-reach, length + reach) for length in self.size[::-1]]
         corners = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2) @ self._matrix.T + self._offset
-        low, high = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int)
+        # Where the picture is enlarged, the pixel beside may lie farther than the reach.
+        low, high = np.floor(corners.min(0)).astype(int) - 1, np.ceil(corners.max(0)).astype(int) + 1
         (x0, y0), (x1, y1) = (np.clip(corner, 0, size[::-1]).tolist() for corner in (low, high))
         return y0, max(y1, y0), x0, max(x1, x0)
 
@@ -142,7 +143,7 @@ class RandomWindow(T.Augmentation):
         low, high = self.side / 2, length - self.side / 2
         if length <= self.side:  # all of it stays in the window
             return np.random.uniform(high, low)
-        return float(np.clip(np.random.uniform(low - beyond, high + beyond), low - beyond, high + beyond))
+        return np.random.uniform(low - beyond, high + beyond)
 
 
 class CentralWindow(T.Augmentation):

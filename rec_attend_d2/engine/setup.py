@@ -12,7 +12,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..checkpoint.loading import read_object_size
 from ..config import load_config
-from ..data import register_datasets
+from ..data import register_datasets, sees_windows
 from ..data.object_size import resolve_object_size
 from ..whole_files import write_json
 
@@ -30,9 +30,10 @@ def setup(arguments: argparse.Namespace) -> CfgNode:
     """
     cfg = load_config(arguments.config_file, arguments.opts)
     register_datasets(cfg)
-    if arguments.eval_only and cfg.INPUT.OBJECT_SIZE == 0 and cfg.MODEL.WEIGHTS:
-        cfg.INPUT.OBJECT_SIZE = read_object_size(cfg.MODEL.WEIGHTS)
-    resolve_object_size(cfg)
+    if sees_windows(cfg):
+        if arguments.eval_only and cfg.INPUT.OBJECT_SIZE == 0 and cfg.MODEL.WEIGHTS:
+            cfg.INPUT.OBJECT_SIZE = read_object_size(cfg.MODEL.WEIGHTS)
+        resolve_object_size(cfg)
     cfg.freeze()
     default_setup(cfg, arguments)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="rec_attend_d2")

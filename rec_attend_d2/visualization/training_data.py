@@ -1,6 +1,6 @@
 """Pictures of what a config trains on: images as they come out of its mapper, with their targets.
 
-Shapes: `N` instances, `H, W` network input, `R` ignored regions.
+Shapes: `N` instances, `H, W` network input (of the fast model a window), `R` ignored regions.
 """
 
 import sys
@@ -10,8 +10,9 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
 
-from ..data import RecAttendDatasetMapper
-from ..structures import AnyMasks, as_crops
+from ..data import RecAttendDatasetMapper, build_mapper
+from ..data.windows import CLAIMED
+from ..structures import AnyMasks, MaskCrops, as_crops
 from .canvas import draw_masks, grid, magnification, magnify, magnify_masks, striped, text_cell, write_at
 from .colors import IGNORED, instance_color
 from .instances import count_text
@@ -31,17 +32,19 @@ class TrainingDataDrawer:
     """
 
     def __init__(self, cfg: CfgNode):
-        self.mapper = RecAttendDatasetMapper(cfg, is_train=True)
-        # What training leaves out, this one moves as the image is moved: to it ignored regions are objects.
-        self._ignored_mapper = RecAttendDatasetMapper(cfg, is_train=True)
-        self._ignored_mapper.time_steps = sys.maxsize
-        self._ignored_mapper.map_targets = None
+        self.mapper = build_mapper(cfg)
+        if isinstance(self.mapper, RecAttendDatasetMapper):
+            # What training leaves out, this one moves as the image is moved: to it ignored regions are objects.
+            self._ignored_mapper = RecAttendDatasetMapper(cfg, is_train=True)
+            self._ignored_mapper.time_steps = sys.maxsize
+            self._ignored_mapper.map_targets = None
 
     def draw(self, record: dict, seeds: list[int]) -> np.ndarray:
         """A column per random draw; its rows are the image, its instances, and the maps if the mapper makes any.
 
         Instances have the colour and the number of their place in the order of the targets, which is that of their
-        areas. Ignored regions, crowds and pixels of which nothing is known (``void``), are striped.
+        areas. Ignored regions, crowds and pixels of which nothing is known (``void``), are striped; in windows all that
+        counts as claimed from the start.
 
         Args:
             record: Detectron2 dataset dict with ``annotations``.
@@ -64,15 +67,20 @@ class TrainingDataDrawer:
 
     def _column(self, record: dict, seed: int) -> list[np.ndarray]:
         seed_all_rng(seed)
+        if not isinstance(self.mapper, RecAttendDatasetMapper):
+            entry = self.mapper(record)
+            labels, count = entry["labels"].numpy(), len(entry["gt_classes"])
+            claimed = (labels == CLAIMED)[None]
+            words = count_text(count) + ("\nstripes count as claimed" if claimed.any() else "")
+            return _with_header(words, entry_cells(entry, MaskCrops.from_labels(labels, count), claimed))
         cut_before = self.mapper.cut_instances
         entry = self.mapper(record)
         cut = self.mapper.cut_instances - cut_before
         ignored = self._ignored_masks(record, seed)
-        cells = entry_cells(entry, ignored)
         words = count_text(len(entry["instances"]))
         words += f", {cut} smallest left out" if cut else ""
         words += f"\n{len(ignored)} ignored region{'s' * (len(ignored) != 1)}" if len(ignored) else ""
-        return [text_cell(words, _HEADER_HEIGHT, cells[0].shape[1]), *cells]
+        return _with_header(words, entry_cells(entry, entry["instances"].gt_masks.tensor, ignored))
 
     def _ignored_masks(self, record: dict, seed: int) -> np.ndarray:
         """Bool [R, H, W]: crowds and ``void``, moved by the augmentation that ``seed`` draws."""
@@ -85,20 +93,22 @@ class TrainingDataDrawer:
         return self._ignored_mapper({**record, "annotations": regions})["instances"].gt_masks.tensor.numpy()
 
 
-def entry_cells(entry: dict, ignored: np.ndarray) -> list[np.ndarray]:
+def _with_header(words: str, cells: list[np.ndarray]) -> list[np.ndarray]:
+    return [text_cell(words, _HEADER_HEIGHT, cells[0].shape[1]), *cells]
+
+
+def entry_cells(entry: dict, masks: AnyMasks, ignored: np.ndarray) -> list[np.ndarray]:
     """The image, its instances, and where they are given foreground and angles, each magnified to one size.
 
     Args:
-        entry: dict of RecAttendDatasetMapper with ``instances``.
+        entry: dict of the mapper.
+        masks: of the N instances.
         ignored: bool [R, H, W].
     """
     image = seen_image(entry)
     factor = magnification(image, _SMALLEST_CELL)
     large = magnify(image, factor)
-    cells = [
-        large,
-        draw_numbered(large, magnify_masks(entry["instances"].gt_masks.tensor, factor), magnify_masks(ignored, factor)),
-    ]
+    cells = [large, draw_numbered(large, magnify_masks(masks, factor), magnify_masks(ignored, factor))]
     foreground = to_array(entry["foreground"]) if "foreground" in entry else None
     if foreground is not None:
         unknown = to_array(entry["foreground_weight"]) == 0

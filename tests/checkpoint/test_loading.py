@@ -9,6 +9,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from rec_attend_d2.checkpoint import load_weights
 from rec_attend_d2.checkpoint.files import save_inference_weights
+from rec_attend_d2.checkpoint.loading import read_object_size
 
 
 class Model(nn.Module):
@@ -54,6 +55,22 @@ def test_evaluation_wants_all_parts(save):
     weights = {key: value for key, value in Model().state_dict().items() if key.startswith("proposer")}
     with pytest.raises(ValueError, match="head.weight: not in the file"):
         load_weights(Model(), save(weights), complete=True)
+
+
+def test_the_width_of_objects_is_read_but_not_loaded(save):
+    """A model keeps that of its config; weights may say another, or nothing."""
+    source, target = Model(), Model()
+    for model, size in ((source, 17.5), (target, 30.0)):
+        model.register_buffer("object_size", torch.tensor(size))
+    path = save(source.state_dict())
+    assert read_object_size(path) == 17.5
+    report = load_weights(target, path, complete=True)
+    assert target.object_size == 30.0 and torch.equal(source.head.weight, target.head.weight)
+    assert (len(report.loaded), report.fresh_parts, report.unused) == (4, [], [])
+    path = save(Model().state_dict())
+    assert read_object_size(path) == 0.0
+    assert load_weights(target, path, complete=True).fresh_parts == []
+    assert target.object_size == 30.0
 
 
 def test_half_a_part_is_refused(save):

@@ -10,7 +10,6 @@ from rec_attend_d2.data import RecAttendDatasetMapper
 from rec_attend_d2.data.augmentation import (
     AUGMENTATIONS,
     IntensityTransform,
-    RandomCrop,
     RandomIntensity,
     RandomShift,
     RandomTranspose,
@@ -18,7 +17,6 @@ from rec_attend_d2.data.augmentation import (
     ResizeToSize,
     ResizeToSizeTransform,
     TransposeTransform,
-    WindowTransform,
     build_augmentations,
     build_resize,
     resize_array,
@@ -56,7 +54,6 @@ TRANSFORMS = {
     "vertical": (T.VFlipTransform(18), lambda mask: mask[::-1]),
     "transpose": (TransposeTransform(), lambda mask: mask.T),
     "shift": (shift_transform(3, -2, (18, 26)), lambda mask: np.pad(mask, ((3, 0), (0, 2)))[:18, 2:]),
-    "window": (WindowTransform(2, 1, 20, 15, orig_w=26, orig_h=18), lambda mask: mask[1:16, 2:22]),
     "shift_up": (shift_transform(-3, 5, (18, 26)), lambda mask: np.pad(mask, ((0, 3), (5, 0)))[3:, :26]),
 }
 
@@ -99,55 +96,6 @@ def test_shift_covers_its_range(mask):
     shift = RandomShift(3)
     drawn = {tuple(shift.get_transform(mask).apply_coords(np.zeros((1, 2)))[0]) for _ in range(1000)}
     assert drawn == {(right, down) for right in range(-3, 4) for down in range(-3, 4)}
-
-
-def _crop(cfg, size) -> None:
-    cfg.INPUT.AUGMENTATIONS = ["RandomCrop"]
-    cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = "absolute", size
-
-
-def test_crops_lie_anywhere_in_the_image(cfg):
-    cfg.INPUT.IMAGE_SIZE = [18, 26]
-    _crop(cfg, [16, 23])
-    np.random.seed(0)
-    crop = build_augmentations(cfg)[-1]
-    assert isinstance(crop, RandomCrop)
-    picture = np.arange(18 * 26, dtype=np.float32).reshape(18, 26)
-    places = set()
-    for _ in range(200):
-        window = crop.get_transform(picture).apply_image(picture)
-        top, left = divmod(int(window[0, 0]), 26)
-        np.testing.assert_array_equal(window, picture[top : top + 16, left : left + 23])
-        places.add((top, left))
-    assert places == {(top, left) for top in range(3) for left in range(4)}
-
-
-def test_a_window_drops_slivers(mask):
-    """Of which less than a fifth is inside; what is left of the others stays."""
-    whole = int(mask.sum())
-    for start in range(18):
-        window = WindowTransform(start, 0, 26 - start, 18, orig_w=26, orig_h=18).apply_segmentation(mask)
-        left = int(mask[:, start:].sum())
-        assert window.sum() == (left if left >= whole / 5 else 0)
-    assert window.shape == (18, 9) and 0 < left < whole / 5
-
-
-@pytest.mark.parametrize(
-    ("kind", "size"),
-    [
-        ("relative_range", [16, 16]),
-        ("absolute", [0.9, 0.9]),
-        ("absolute", [16]),
-        ("absolute", [0, 16]),
-        ("absolute", [64, 33]),
-    ],
-)
-def test_impossible_crops(cfg, kind, size):
-    cfg.INPUT.IMAGE_SIZE = [64, 32]
-    _crop(cfg, size)
-    cfg.INPUT.CROP.TYPE = kind
-    with pytest.raises(ValueError, match=r"INPUT\.CROP is .*'absolute'.*INPUT\.IMAGE_SIZE \[64, 32\]"):
-        build_augmentations(cfg)
 
 
 def test_same_seed_same_augmentation(cfg, mask):

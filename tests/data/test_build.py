@@ -28,17 +28,27 @@ def test_train_loader_keeps_images_without_objects(own):
 @pytest.mark.parametrize(
     ("architecture", "kept"),
     [
-        ("FastRecAttend", [0, 2]),
         ("RecAttend", [0, 1]),
         ("RecAttendBoxProposer", [0, 1]),
         ("RecAttendPreprocessor", [0, 1]),
     ],
 )
-def test_only_the_fast_model_learns_from_all_objects(own, architecture: str, kept: list[int]):
+def test_the_papers_models_learn_from_so_many_objects(own, architecture: str, kept: list[int]):
     own.MODEL.META_ARCHITECTURE = architecture
     own.MODEL.REC_ATTEND.TIME_STEPS = 1
     own.INPUT.AUGMENTATIONS = []
     assert sorted(len(entry["instances"]) for entry in next(iter(build_train_loader(own)))) == kept
+
+
+def test_the_fast_model_gets_windows_with_all_objects_in_training_and_whole_pictures_otherwise(own):
+    own.MODEL.META_ARCHITECTURE = "FastRecAttend"
+    own.MODEL.REC_ATTEND.TIME_STEPS = 1
+    own.INPUT.AUGMENTATIONS, own.INPUT.WINDOW_SIZE, own.INPUT.OBJECT_SIZE = [], 64, 12.0
+    entries = next(iter(build_train_loader(own)))
+    assert sorted(entry["gt_classes"].tolist() for entry in entries) == [[], [1, 1]]
+    assert all(entry["image"].shape[1:] == entry["labels"].shape == (64, 64) for entry in entries)
+    entries = [entry for batch in build_test_loader(own, "own_cells") for entry in batch]
+    assert {tuple(entry["image"].shape) for entry in entries} == {(3, 20, 30)}
 
 
 def test_test_loader_gives_each_image_once(own):

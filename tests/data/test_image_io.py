@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rec_attend_d2.data.image_io import read_image, stretch_contrast, to_bgr
+from rec_attend_d2.data import image_io
+from rec_attend_d2.data.image_io import contrast_range, pixel_noise, read_image, stretch_contrast, to_bgr
 
 
 @pytest.fixture
@@ -121,8 +122,9 @@ def test_stretch_is_alike_for_all_channels():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_constant_image_stretches_to_a_constant(dtype):
-    result = stretch_contrast(np.full((4, 5, 3), 90, dtype=dtype), (1, 99))
+@pytest.mark.parametrize("value", [0, 90])
+def test_constant_image_stretches_to_a_constant(dtype, value):
+    result = stretch_contrast(np.full((4, 5, 3), value, dtype=dtype), (1, 99))
     assert (result == 0).all()
 
 
@@ -131,6 +133,76 @@ def test_few_bright_pixels_on_black_survive_the_stretch():
     image[3, 4] = 120
     result = stretch_contrast(image, (1, 99))
     assert result[3, 4, 0] == 255 and result.sum() == 3 * 255
+
+
+# ---------------------------------------------------------------- the floor of the stretch
+
+
+def noise(deviation: float, size: tuple[int, int] = (256, 256), seed: int = 0) -> np.ndarray:
+    """Gaussian noise [H, W] about 40."""
+    return (40 + deviation * np.random.default_rng(seed).standard_normal(size)).astype(np.float32)
+
+
+def discs(deviation: float) -> np.ndarray:
+    """Bright discs of 100 above the ground, blurred as a microscope does, with noise."""
+    picture = np.zeros((256, 256), np.float32)
+    for number in range(30):
+        cv2.circle(picture, (20 + 43 * (number % 6), 20 + 50 * (number // 6)), 10, 100, -1)
+    return cv2.GaussianBlur(picture, (0, 0), 1.5) + noise(deviation)
+
+
+def as_depth(grey: np.ndarray, dtype: type) -> np.ndarray:
+    """[H, W, 3] with the values of ``grey``, of 16 bit 100 times as high."""
+    values = grey if dtype == np.float32 else np.rint(grey * (100 if dtype == np.uint16 else 1)).clip(0)
+    return np.repeat(values.astype(dtype)[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize("deviation", [0.5, 2.0, 8.0])
+def test_the_noise_of_pixels_is_measured_beside_structure(deviation):
+    assert pixel_noise(noise(deviation)) == pytest.approx(deviation, rel=0.03)
+    assert pixel_noise(discs(deviation)) == pytest.approx(deviation, rel=0.2)
+    ramp = np.add.outer(np.arange(256), 0.3 * np.arange(256)).astype(np.float32)
+    assert pixel_noise(ramp) < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_noise_alone_stays_dark(dtype):
+    stretched = stretch_contrast(as_depth(noise(4.0), dtype), (0.1, 99.9))
+    # 255 are 20 deviations, and the lowest value lies 3 below the mean.
+    assert stretched.std() == pytest.approx(255 / 20, rel=0.1) and stretched.max() < 255 * 0.4
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_the_noise_does_not_change_the_stretch_of_objects(dtype):
+    image = as_depth(discs(3.0), dtype)
+    low, high = contrast_range(image, (0.1, 99.9))
+    np.testing.assert_allclose((low, high), np.percentile(image[..., 0], (0.1, 99.9)), rtol=1e-4)
+    assert (stretch_contrast(image, (0.1, 99.9)) > 200).mean() > 0.08
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_gradient_is_stretched_as_without_a_floor(dtype):
+    image = as_depth(np.tile(np.linspace(20, 220, 256), (64, 1)), dtype)
+    np.testing.assert_allclose(contrast_range(image, (1, 99)), np.percentile(image[..., 0], (1, 99)), rtol=1e-4)
+
+
+def test_hot_pixels_do_not_raise_the_noise():
+    image = as_depth(noise(4.0), np.uint8)
+    image[::50, ::50] = 255  # 36 pixels
+    low, high = contrast_range(image, (0.1, 99.9))
+    assert high - low == pytest.approx(80, rel=0.15)
+    assert (stretch_contrast(image, (0.1, 99.9))[::50, ::50] == 255).all()
+
+
+def test_of_a_large_picture_bands_are_looked_at(monkeypatch):
+    image = as_depth(discs(3.0), np.uint8)
+    whole = contrast_range(image, (1, 99))
+    monkeypatch.setattr(image_io, "_SAMPLED", 64 * 256)
+    monkeypatch.setattr(image_io, "_BAND", 4)
+    np.testing.assert_allclose(contrast_range(image, (1, 99)), whole, atol=8)
+    for shape in [(1, 70_000), (70_000, 1), (2, 40_000), (3, 9_000)]:
+        low, high = contrast_range(np.tile(np.uint8(90), (*shape, 3)), (1, 99))
+        assert (low, high) == (90, 91)
 
 
 @pytest.mark.parametrize("percentiles", [(1,), (99, 1), (-1, 50), (0, 101), (5, 5)])

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from rec_attend_d2.checkpoint.loading import read_object_size
 
 QUICK = "tests/configs/fast.yaml"
 
@@ -17,11 +20,23 @@ def train(run_tool, *arguments) -> str:
     return process.stdout + process.stderr
 
 
+def saved_object_size(folder: Path) -> float:
+    """INPUT.OBJECT_SIZE of the config.yaml in an output folder."""
+    return yaml.safe_load((folder / "config.yaml").read_text())["INPUT"]["OBJECT_SIZE"]
+
+
 @pytest.fixture(scope="module")
 def trained(run_tool, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("fast")
-    train(run_tool, "OUTPUT_DIR", folder)
+    train(run_tool, "OUTPUT_DIR", folder, "INPUT.OBJECT_SIZE", "0.0")
     return folder
+
+
+def test_the_measured_width_of_objects_is_kept_with_config_and_weights(trained):
+    size = saved_object_size(trained)
+    assert 5 < size < 60  # leaves in pictures of 128
+    for name in ("model_final.pth", "model_0000003.pth"):
+        assert read_object_size(str(trained / name)) == pytest.approx(size)
 
 
 def test_training_leaves_results_losses_and_pictures(trained):
@@ -54,7 +69,13 @@ def test_resuming_continues_the_schedule(run_tool, trained, tmp_path):
 
 
 def test_evaluating_gives_the_results_of_training(run_tool, trained, tmp_path):
-    train(run_tool, "--eval-only", "MODEL.WEIGHTS", trained / "model_final.pth", "OUTPUT_DIR", tmp_path)
+    # The width of objects is that of the weights, so that the training data need not be there.
+    options = ["INPUT.OBJECT_SIZE", "0.0", "DATASETS.TRAIN", "()", "OUTPUT_DIR", tmp_path]
+    train(run_tool, "--eval-only", "MODEL.WEIGHTS", trained / "model_final.pth", *options)
+    sizes = [
+        yaml.safe_load((folder / "config.yaml").read_text())["INPUT"]["OBJECT_SIZE"] for folder in (trained, tmp_path)
+    ]
+    assert sizes[1] == pytest.approx(sizes[0])
     again = json.loads((tmp_path / "metrics_final.json").read_text())
     before = json.loads((trained / "metrics_final.json").read_text())
     assert again["counting"] == pytest.approx(before["counting"])

@@ -41,9 +41,9 @@ def quick_model() -> Callable[..., nn.Module]:
 
 @pytest.fixture(scope="session")
 def images() -> Callable[..., Tensor]:
-    """A function from a model and a number B to the same B images [B, 3, H, W] in [0, 1] every time."""
+    """A function from a model and a number B to the same B images [B, 3, H, W] in [0, 1] every time, of its size."""
 
     def make(model: RecurrentAttention, count: int) -> Tensor:
-        return torch.rand(count, 3, *model.image_size, generator=torch.Generator().manual_seed(1))
+        return torch.rand(count, 3, *(model.image_size or (64, 64)), generator=torch.Generator().manual_seed(1))
 
     return make

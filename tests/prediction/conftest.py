@@ -22,10 +22,13 @@ QUICK = Path(__file__).resolve().parents[2] / "tests" / "configs"
 def quick_cfg(tmp_path) -> CfgNode:
     """The quick fast recipe with random weights in a file of its own."""
     cfg = load_config(str(QUICK / "fast.yaml"), ["MODEL.DEVICE", "cpu"])
+    cfg.INPUT.OBJECT_SIZE = 12.0  # the network sees images at their own size
     cfg.MODEL.WEIGHTS = str(tmp_path / "random.pth")
     torch.manual_seed(0)
     model = build_model(cfg)
-    torch.nn.init.constant_(model.segmentation_head.mask.bias, 3.0)  # it finds something, though untrained
+    # It finds something, though untrained.
+    torch.nn.init.constant_(model.segmentation_head.mask.bias, 3.0)
+    torch.nn.init.zeros_(model.box_proposer.place.bias)
     torch.save({"model": model.state_dict()}, cfg.MODEL.WEIGHTS)
     return cfg
 

@@ -105,7 +105,7 @@ def test_the_callers_config_stays_and_the_device_is_there(quick_cfg, monkeypatch
 
 def test_a_trace_is_of_the_steps_that_gave_the_instances(predictor, images):
     trace = predictor.trace(predictor.prepare(images[1]))
-    assert trace.image.shape == (32, 64, 3) and trace.image.dtype == np.uint8
+    assert trace.image.shape == (70, 50, 3) and trace.image.dtype == np.uint8
     assert len(trace.found) == len(trace.steps) and trace.name == "glance"
     found = predictor(images[1]).instances
     scores = [score for step in trace.steps for score in step.score.tolist()]

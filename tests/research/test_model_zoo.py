@@ -48,6 +48,7 @@ def test_the_ablation_shows_its_results():
 
 def test_a_training_is_described_by_its_folder(tool, tmp_path):
     settings = {"SOLVER": {"MAX_ITER": 40, "IMS_PER_BATCH": 5}, "INPUT": {"IMAGE_SIZE": [32, 48]}}
+    settings["MODEL"] = {"META_ARCHITECTURE": "RecAttend"}
     (tmp_path / "config.yaml").write_text(json.dumps(settings))
     lines = [{"iteration": 19, "time": 3.0, "max_mem_mb": 900.4}, {"iteration": 39, "time": 3.0, "max_mem_mb": 950.4}]
     (tmp_path / "metrics.json").write_text("\n".join(map(json.dumps, lines)))

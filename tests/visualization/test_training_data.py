@@ -7,7 +7,7 @@ import pytest
 from detectron2.config import CfgNode, get_cfg
 
 from rec_attend_d2 import add_rec_attend_config
-from rec_attend_d2.data import RecAttendDatasetMapper
+from rec_attend_d2.data import RecAttendDatasetMapper, build_mapper
 from rec_attend_d2.visualization import TrainingDataDrawer
 from rec_attend_d2.visualization.canvas import GAP, striped, write_at
 from rec_attend_d2.visualization.colors import BACKGROUND, IGNORED
@@ -115,6 +115,22 @@ def test_maps_follow_where_the_mapper_makes_them(cfg, record):
     np.testing.assert_array_equal(shown(angle), entry["angle_map"].amax(0) > 0)
     node.FOREGROUND_CLASSES = 0
     assert len(cells(TrainingDataDrawer(cfg).draw(record, [5]), 0)) == 3
+
+
+def test_windows_are_drawn_as_the_fast_model_gets_them(cfg, record):
+    cfg.MODEL.META_ARCHITECTURE = "FastRecAttend"
+    cfg.INPUT.OBJECT_SIZE, cfg.INPUT.OBJECT_PIXELS, cfg.INPUT.WINDOW_SIZE = 12.0, 12.0, 32
+    cfg.INPUT.AUGMENTATIONS = ["RandomHorizontalFlip"]
+    drawer = TrainingDataDrawer(cfg)
+    for seed in range(3):
+        image, objects = (cell[:, : 32 * FACTOR] for cell in cells(drawer.draw(record, [seed]), 0))
+        assert image.shape == objects.shape == (32 * FACTOR, 32 * FACTOR, 3) and not image.any()
+        np.random.seed(seed)
+        labels = build_mapper(cfg)(record)["labels"].numpy()
+        gray = (np.abs(objects - 0.65 * np.array(IGNORED)) < 1).all(axis=2)
+        stripes = gray.reshape(32, FACTOR, 32, FACTOR).any((1, 3))
+        np.testing.assert_array_equal(stripes, labels < 0)
+        np.testing.assert_array_equal(shown(objects) & ~stripes, labels > 0)
 
 
 def test_images_without_objects_are_drawn(cfg, record):

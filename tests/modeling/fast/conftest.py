@@ -6,7 +6,6 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from detectron2.structures import BitMasks, Boxes, Instances
 
 from rec_attend_d2.config import load_config
 from rec_attend_d2.modeling.fast.targets import ObjectTargets
@@ -18,11 +17,9 @@ SIZE = (64, 96)
 @pytest.fixture
 def cfg() -> CfgNode:
     options = {
-        "INPUT.IMAGE_SIZE": list(SIZE),
+        "INPUT.OBJECT_SIZE": 8.0,
+        "INPUT.OBJECT_PIXELS": 8.0,
         "MODEL.DEVICE": "cpu",
-        "MODEL.REC_ATTEND.BOX_PROPOSER.INITIAL_SIZE": 0.25,
-        "MODEL.REC_ATTEND.ATTENTION.PATCH_SIZE": [16, 16],
-        "MODEL.REC_ATTEND.LOSS.BOX_PADDING_PIXELS": 2.0,
         "MODEL.REC_ATTEND.FAST.WIDTH": 0.25,
     }
     pairs = [str(part) for pair in options.items() for part in pair]
@@ -42,21 +39,17 @@ def rectangle(top: int, left: int, height: int, width: int) -> torch.Tensor:
     return mask
 
 
-def instances_of(masks: list[torch.Tensor], classes: list[int] | None = None) -> Instances:
-    """Instances as the mapper makes them."""
-    stacked = torch.stack(masks) if masks else torch.zeros(0, *SIZE, dtype=torch.bool)
-    bit_masks = BitMasks(stacked)
-    boxes = bit_masks.get_bounding_boxes() if masks else Boxes(torch.zeros(0, 4))
-    return Instances(
-        SIZE,
-        gt_masks=bit_masks,
-        gt_boxes=boxes,
-        gt_classes=torch.tensor(classes or [0] * len(masks), dtype=torch.int64),
-    )
+def label_image(masks: list[torch.Tensor]) -> torch.Tensor:
+    """Label image int32 [H, W] as the mapper makes it; later masks lie on top of earlier ones."""
+    labels = torch.zeros(SIZE, dtype=torch.int32)
+    for number, mask in enumerate(masks, start=1):
+        labels[mask] = number
+    return labels
 
 
 @pytest.fixture
 def targets() -> ObjectTargets:
     """Two images: a large object with a small one on top of it and a third; and none."""
     masks = [rectangle(8, 8, 24, 32), rectangle(40, 60, 12, 12), rectangle(16, 16, 4, 4)]
-    return ObjectTargets.from_instances([instances_of(masks), instances_of([])], 0.25, 2.0, torch.device("cpu"))
+    classes = [torch.zeros(3, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)]
+    return ObjectTargets.from_labels(torch.stack([label_image(masks), label_image([])]), classes, (0.25, 2.0))

@@ -1,11 +1,16 @@
 """Claims: nothing is claimed twice, pixels go to the strongest mask, and all glances together make instances."""
 
+import numpy as np
+import pytest
 import torch
 
 from rec_attend_d2.layers.boxes import CenterBoxes
+from rec_attend_d2.modeling.fast import claims as module
 from rec_attend_d2.modeling.fast.claims import (
-    instances_of_glances,
-    label_boxes,
+    MASK_THRESHOLD,
+    Claims,
+    claimed_masks,
+    instances_of_claims,
     mask_pixels,
     new_objects,
     strongest_masks,
@@ -53,12 +58,36 @@ def test_pixels_go_to_the_strongest_mask_and_of_equals_to_the_first():
     assert weak.sum() == 0
 
 
-def test_boxes_of_labels_are_tight():
-    labels = torch.zeros(10, 12, dtype=torch.int64)
-    labels[2:5, 3:9], labels[7, 11] = 1, 3
-    areas, corners = label_boxes(labels, 3)
-    assert areas.tolist() == [18, 0, 1]
-    assert corners[0].tolist() == [3, 2, 9, 5] and corners[2].tolist() == [11, 7, 12, 8]
+def dense_masks(logits: torch.Tensor, boxes: CenterBoxes, size: tuple[int, int], overlapping: bool) -> np.ndarray:
+    """Masks [m, h, w] as they would be without parts and crops."""
+    pixels = mask_pixels(logits, boxes, size)
+    values = torch.zeros(len(logits), *size).index_put((pixels.box, pixels.y, pixels.x), pixels.value)
+    masks = values > MASK_THRESHOLD
+    if not overlapping:
+        strongest = torch.arange(len(logits))[:, None, None] == values.argmax(0)
+        masks &= strongest
+    return masks.numpy()
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+@pytest.mark.parametrize("part", [7, 16, 2048])
+def test_masks_of_an_image_in_parts_are_those_of_the_whole(monkeypatch, part, overlapping):
+    monkeypatch.setattr(module, "_PART", part)
+    torch.manual_seed(0)
+    size, logits = (41, 50), torch.randn(60, 8, 8) * 4
+    # Some reach over the border, or lie outside.
+    boxes = CenterBoxes(torch.rand(60, 2) * 70 - 10, torch.rand(60, 2) * 20)
+    boxes.center[:20], boxes.size[:20] = boxes.center[:20].round(), boxes.size[:20].round()
+    masks = claimed_masks(logits, boxes, size, overlapping)
+    expected = dense_masks(logits, boxes, size, overlapping)
+    np.testing.assert_array_equal(masks.numpy(), expected)
+    assert 0 < (expected.sum((1, 2)) > 0).sum() < 60
+    assert (expected.sum(0).max() > 1) == overlapping
+
+
+def test_an_image_without_claims_has_no_masks():
+    none = CenterBoxes(torch.zeros(0, 2), torch.zeros(0, 2))
+    assert claimed_masks(torch.zeros(0, 8, 8), none, SIZE, False).shape == (0, *SIZE)
 
 
 def glance(claimed: list[bool], row: int) -> Step:
@@ -71,16 +100,31 @@ def glance(claimed: list[bool], row: int) -> Step:
     return Step(torch.zeros(1, *SIZE), None, proposal, Where(image, boxes), cut, score, classes, torch.tensor(claimed))
 
 
+def found(steps: list[Step], size: tuple[int, int] = SIZE, smallest_area: float = 0, **options):
+    return instances_of_claims(Claims.of_steps(steps), SIZE, size, smallest_area, **options)
+
+
 def test_instances_are_made_at_the_images_own_size():
-    found = instances_of_glances([glance([True], 0), glance([True], 1), glance([False], 1)], SIZE, (64, 96), 0)
-    assert found.image_size == (64, 96) and found.scores.tolist() == [0.8999999761581421, 0.800000011920929]
-    assert found.pred_classes.tolist() == [1, 1]
-    assert found.pred_boxes.tensor.tolist() == [[16, 8, 40, 24], [24, 16, 48, 32]]
-    assert found.pred_masks.sum((1, 2)).tolist() == [4 * (96 - 32), 4 * 96] and not found.pred_masks.all(0).any()
+    result = found([glance([True], 0), glance([True], 1), glance([False], 1)], (64, 96))
+    assert result.image_size == (64, 96)
+    torch.testing.assert_close(result.scores, torch.tensor([0.9, 0.8]))
+    assert result.pred_classes.tolist() == [1, 1]
+    assert result.pred_boxes.tensor.tolist() == [[16, 8, 40, 24], [24, 16, 48, 32]]
+    assert result.pred_masks.areas().tolist() == [4 * (96 - 32), 4 * 96]
+    assert not result.pred_masks.numpy().all(0).any()
 
 
-def test_small_and_hidden_objects_are_left_out():
+def test_masks_may_overlap_where_that_is_asked_for():
     both = [glance([True], 0), glance([True], 1)]
-    assert len(instances_of_glances(both, SIZE, SIZE, 70)) == 1
-    assert len(instances_of_glances([glance([True], 1), glance([True], 1)], SIZE, SIZE, 0)) == 1
-    assert len(instances_of_glances([glance([False], 0)], SIZE, SIZE, 0)) == 0
+    assert found(both, overlapping=True).pred_masks.areas().tolist() == [96, 96]
+
+
+def test_specks_and_hidden_objects_are_left_out():
+    both = [glance([True], 0), glance([True], 1)]
+    assert found(both, smallest_area=63.9).scores.tolist() == pytest.approx([0.9, 0.8])
+    # The first has 64 pixels left; at the file's size it is network pixels that count.
+    assert found(both, smallest_area=64).scores.tolist() == pytest.approx([0.8])
+    assert len(found(both, (16, 24), smallest_area=63.9)) == 2 and len(found(both, (16, 24), smallest_area=64)) == 1
+    assert len(found([glance([True], 1), glance([True], 1)])) == 1
+    nothing = found([glance([False], 0)], (64, 96))
+    assert len(nothing) == 0 and nothing.pred_masks.shape == (0, 64, 96)

@@ -12,6 +12,7 @@ from rec_attend_d2.modeling.fast.losses import (
     PatchPairs,
     box_distance,
     box_loss,
+    box_quality,
     class_loss,
     mask_loss,
     place_losses,
@@ -29,15 +30,31 @@ def scan(logits: torch.Tensor) -> PlaceScan:
 
 def test_place_losses_ask_where_and_whether():
     logits = torch.log(torch.tensor([[1.0, 2.0, 1.0, 4.0], [1.0, 1.0, 1.0, 1.0]]))
-    losses = place_losses(scan(logits), torch.tensor([[0, 3, 1, 0], [0, 0, 0, 0]]))
+    owners = torch.tensor([[0, 3, 1, 0], [0, 0, 0, 0]])
+    losses = place_losses(scan(logits), owners, (owners > 0).float())
     # The second image has nothing to find, so that only the places' own question is asked of it.
     assert losses["loss_place"].item() == pytest.approx(-math.log(3 / 8))
     each = -math.log(1 / 2) - math.log(2 / 3) - math.log(1 / 2) - math.log(1 / 5) - 4 * math.log(1 / 2)
     assert losses["loss_object"].item() == pytest.approx(OBJECT_WEIGHT * each / 2)
+    # What a place is to say is how well its box fits.
+    losses = place_losses(scan(logits), owners, owners / 4)
+    each += (1 / 4) * math.log(2) - (3 / 4) * math.log(1)
+    assert losses["loss_object"].item() == pytest.approx(OBJECT_WEIGHT * each / 2)
+
+
+def test_the_quality_of_a_place_is_how_its_box_fits_the_object_it_stands_for(targets):
+    first, second = targets.boxes.center[0, 0], targets.boxes.center[0, 1]
+    sizes = targets.boxes.size[0]
+    center = torch.stack([first, first, second])[None].repeat(2, 1, 1)
+    size = torch.stack([sizes[0], sizes[0] / torch.tensor([1.0, 2.0]), sizes[1]])[None].repeat(2, 1, 1)
+    places = PlaceScan(torch.zeros(2, 1, 3), CenterBoxes(center, size), 4)
+    quality = box_quality(places, torch.tensor([[1, 1, 1], [0, 0, 0]]), targets)
+    torch.testing.assert_close(quality, torch.tensor([[1.0, 0.5, 0.0], [0.0, 0.0, 0.0]]))
+    assert box_quality(places, torch.tensor([[2, 0, 2], [0, 0, 0]]), targets)[0].tolist() == pytest.approx([0, 0, 1])
 
 
 def test_nothing_to_find_is_no_error(targets):
-    losses = place_losses(scan(torch.zeros(1, 4)), torch.zeros(1, 4, dtype=torch.int64))
+    losses = place_losses(scan(torch.zeros(1, 4)), torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1, 4))
     assert losses["loss_place"] == 0 and losses["loss_object"].isfinite()
     assert box_loss(scan(torch.zeros(2, 4)), torch.zeros(2, 4, dtype=torch.int64), targets) == 0
     empty = torch.zeros(0, 4, 4, requires_grad=True)

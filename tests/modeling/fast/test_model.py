@@ -10,7 +10,7 @@ from rec_attend_d2.layers.boxes import CenterBoxes
 from rec_attend_d2.modeling.fast.place_proposer import PlaceScan
 from rec_attend_d2.modeling.steps import Cut, Feeder, Proposal, Where
 
-from .conftest import SIZE, instances_of, rectangle
+from .conftest import SIZE, label_image, rectangle
 
 
 class Scripted(torch.nn.Module):
@@ -42,9 +42,10 @@ def scripted(model, script):
     return model
 
 
-def entry(value: float = 0.0, size: tuple[int, int] = SIZE) -> dict:
-    """A dataset dict of a uniform image; ``value`` in [0, 1] is what its pixels become."""
-    return {"image": torch.full((3, *SIZE), round(value * 255), dtype=torch.uint8), "height": size[0], "width": size[1]}
+def entry(value: float = 0.0, size: tuple[int, int] = SIZE, network_size: tuple[int, int] = SIZE) -> dict:
+    """A dataset dict of a uniform image of a file of ``size``; ``value`` in [0, 1] is what its pixels become."""
+    image = torch.full((3, *network_size), round(value * 255), dtype=torch.uint8)
+    return {"image": image, "height": size[0], "width": size[1]}
 
 
 def test_images_leave_when_a_glance_claims_nothing(model):
@@ -78,9 +79,11 @@ def test_results_have_the_files_size(model):
     assert found.pred_boxes.tensor.tolist() == [[18, 12, 42, 28]]  # columns times 3, rows times 2
 
 
-def test_small_objects_are_left_out(model):
+def test_specks_are_left_out(model):
     model = scripted(model, {0.2: [[(9.5, 9.5)], [(9.5, 9.5)]]})
-    model.min_area = 64
+    assert len(model([entry(0.2)])[0]["instances"]) == 1
+    model.sizes = dataclasses.replace(model.sizes, width=60.0)
+    assert model.sizes.smallest_area > 64
     assert len(model([entry(0.2)])[0]["instances"]) == 0
 
 
@@ -89,9 +92,74 @@ def test_a_fresh_model_ends(model):
     assert all(len(result["instances"]) <= 24 for result in found)
 
 
-def training_entries(classes: list[int] | None = None) -> list[dict]:
-    first = instances_of([rectangle(8, 8, 24, 32), rectangle(40, 60, 12, 12)], classes)
-    return [{**entry(0.3), "instances": objects} for objects in (first, instances_of([]))]
+# ---------------------------------------------------------------- images of any size
+
+
+def noisy(height: int, width: int) -> dict:
+    """A dataset dict of a picture of noise, of a file twice as large."""
+    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(width))
+    return {"image": image, "height": 2 * height, "width": 2 * width}
+
+
+@pytest.fixture
+def eager(model):
+    """A model with random weights that claims whatever it looks at."""
+    torch.nn.init.normal_(model.box_proposer.place.weight)
+    torch.nn.init.zeros_(model.box_proposer.place.bias)
+    model.box_proposer.initial_size = 5.0
+    torch.nn.init.constant_(model.segmentation_head.mask.bias, 3.0)
+    model.stop_threshold = 0.0
+    return model
+
+
+def test_images_of_different_sizes_are_each_as_alone(eager):
+    entries = [noisy(64, 96), noisy(40, 50), noisy(64, 96), noisy(1, 70), noisy(33, 32), noisy(1, 1)]
+    together = eager(entries)
+    for entry_, result in zip(entries, together, strict=True):
+        own, alone = result["instances"], eager([entry_])[0]["instances"]
+        assert own.image_size == (entry_["height"], entry_["width"])
+        torch.testing.assert_close(own.scores, alone.scores, rtol=1e-4, atol=1e-5)
+        differing = (own.pred_masks.numpy() != alone.pred_masks.numpy()).mean() if len(own) else 0
+        assert differing < 1e-3
+    assert all(len(result["instances"]) > 1 for result in together[:2])
+
+
+def test_batches_are_padded_to_what_the_encoder_needs(model):
+    entries = [noisy(40, 50), noisy(33, 70)]
+    inputs = model.first_inputs(entries)
+    assert inputs.image_size == (64, 96)
+    for row, (height, width) in enumerate([(40, 50), (33, 70)]):
+        torch.testing.assert_close(inputs.image[row, :, :height, :width], entries[row]["image"] / 255)
+        inside = torch.zeros(64, 96, dtype=torch.bool)
+        inside[:height, :width] = True
+        assert (inputs.image[row, :, ~inside] == 0).all()
+        assert torch.equal(inputs.memory[row] == 0, inside) and torch.equal(inputs.memory[row] == 1, ~inside)
+
+
+def test_nothing_is_claimed_outside_of_an_image(eager):
+    (steps,), _ = eager.run([noisy(40, 50)])
+    centers, claimed = torch.cat([step.where.boxes.center for step in steps]), torch.cat([s.claimed for s in steps])
+    sizes = torch.cat([step.where.boxes.size for step in steps])
+    outside = (centers - sizes / 2 >= torch.tensor([40.0, 50.0])).any(1)
+    assert outside.sum() > 3 and claimed.sum() > 3 and not (claimed & outside).any()
+
+
+def test_a_mask_in_the_padding_is_no_object(model):
+    model = scripted(model, {0.2: [[(20.0, 20.0), (20.0, 60.0)], [(20.0, 60.0)]]})
+    (steps,), _ = model.run([entry(0.2, network_size=(40, 50))])
+    assert [step.claimed.tolist() for step in steps] == [[True, False], [False]]
+
+
+# ---------------------------------------------------------------- training
+
+
+def training_entries(classes: tuple[int, int] = (0, 0)) -> list[dict]:
+    masks = [rectangle(8, 8, 24, 32), rectangle(40, 60, 12, 12)]
+    none = torch.zeros(0, dtype=torch.int64)
+    return [
+        {**entry(0.3), "labels": label_image(masks), "gt_classes": torch.tensor(classes)},
+        {**entry(0.3), "labels": label_image([]), "gt_classes": none},
+    ]
 
 
 def test_training_gives_finite_losses_and_gradients_everywhere(model):
@@ -109,10 +177,10 @@ def test_training_gives_finite_losses_and_gradients_everywhere(model):
 def test_classes_are_learned_where_there_are_several(cfg):
     cfg.MODEL.REC_ATTEND.NUM_CLASSES = 3
     model = build_model(cfg).train()
-    losses = model(training_entries([2, 1]))
+    losses = model(training_entries((2, 1)))
     assert losses["loss_class"] > 0
     with pytest.raises(ValueError, match="object of class 3 .*NUM_CLASSES is 3"):
-        model(training_entries([3, 1]))
+        model(training_entries((3, 1)))
 
 
 def test_recomputing_gives_the_same_gradients_and_statistics(cfg):
@@ -128,9 +196,16 @@ def test_recomputing_gives_the_same_gradients_and_statistics(cfg):
         torch.testing.assert_close(first, second)
 
 
-def test_training_needs_instances(model):
+def test_windows_in_which_all_is_taken_can_be_trained_on(model):
+    entries = training_entries()
+    entries[0]["labels"], entries[0]["gt_classes"] = torch.full(SIZE, -1, dtype=torch.int32), entries[1]["gt_classes"]
+    losses = model.train()(entries)
+    assert all(loss.isfinite() for loss in losses.values()) and losses["loss_mask"] == 0
+
+
+def test_training_needs_labels(model):
     model.train()
-    with pytest.raises(ValueError, match="no 'instances'"):
+    with pytest.raises(ValueError, match="no 'labels'"):
         model([entry()])
 
 

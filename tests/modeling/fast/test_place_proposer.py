@@ -5,7 +5,13 @@ import torch
 from detectron2.modeling import build_model
 
 from rec_attend_d2.layers.overlap import pairwise_box_iou
-from rec_attend_d2.modeling.fast.place_proposer import BOXES_APART, FRESH_PLACE_LOGIT, places_apart
+from rec_attend_d2.modeling.fast.place_proposer import (
+    BOXES_APART,
+    FRESH_PLACE_LOGIT,
+    TRAINED_CANDIDATES,
+    places_apart,
+    trained_candidates,
+)
 from rec_attend_d2.modeling.steps import StepInputs
 
 # Boxes of side 10 in a row, 4 pixels from each other.
@@ -40,19 +46,37 @@ def test_one_object_per_glance_is_what_comes_first_without_a_limit():
     assert places_apart(logits, CORNERS.expand(4, 8, 4), 1)[1].tolist() == first
 
 
+def test_training_cuts_out_all_candidates_where_they_are_few():
+    image = torch.tensor([0] * TRAINED_CANDIDATES + [2] * 3)
+    assert trained_candidates(image, 3).tolist() == list(range(len(image)))
+
+
+def test_training_draws_from_many_candidates_evenly():
+    torch.manual_seed(0)
+    counts = [60, 0, TRAINED_CANDIDATES, 80]
+    image = torch.repeat_interleave(torch.arange(4), torch.tensor(counts))
+    drawn = torch.zeros(len(image))
+    for _ in range(300):
+        kept = trained_candidates(image, 4)
+        assert (kept.diff() > 0).all()
+        assert torch.bincount(image[kept], minlength=4).tolist() == [40, 0, 40, 40]
+        drawn[kept] += 1
+    assert (drawn[60:100] == 300).all()
+    # Two thirds and a half of 300, give or take five standard deviations.
+    assert 159 < drawn[:60].min() and drawn[:60].max() < 241
+    assert 106 < drawn[100:].min() and drawn[100:].max() < 194
+
+
 def inputs(model, height: int, width: int) -> StepInputs:
     images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(1))
     return StepInputs(images, torch.zeros(2, height, width), model.preprocessor(images, []))
 
 
-@pytest.mark.parametrize("stride", [4, 8])
-def test_candidates_are_read_at_their_places(cfg, stride):
-    cfg.MODEL.REC_ATTEND.FAST.PLACE_STRIDE = stride
-    model = build_model(cfg).eval()
+def test_candidates_are_read_at_their_places(model):
     torch.nn.init.normal_(model.box_proposer.box.weight, std=0.1)
     torch.nn.init.normal_(model.box_proposer.place.weight)
     candidates, scan = model.look(inputs(model, 64, 96))
-    assert scan.logits.shape == (2, 64 // stride, 96 // stride) and scan.heat().shape == scan.logits.shape
+    assert scan.logits.shape == (2, 16, 24) and scan.heat().shape == scan.logits.shape
     assert candidates.hidden.shape == (len(candidates.image), model.box_proposer.hidden_dim)
     for row in range(2):
         own = candidates.image == row
@@ -65,37 +89,29 @@ def test_candidates_are_read_at_their_places(cfg, stride):
 
 def test_fresh_boxes_lie_at_their_cells_and_have_the_initial_size(model):
     _, scan = model.look(inputs(model, 64, 96))
-    torch.testing.assert_close(scan.boxes.center[0, :2], torch.tensor([[3.5, 3.5], [3.5, 11.5]]))
-    torch.testing.assert_close(scan.boxes.size, torch.full_like(scan.boxes.size, 16.0))
+    torch.testing.assert_close(scan.boxes.center[0, :2], torch.tensor([[1.5, 1.5], [1.5, 5.5]]))
+    torch.testing.assert_close(scan.boxes.size, torch.full_like(scan.boxes.size, 1.8 * 8))
 
 
 def test_what_the_scorer_reads_does_not_depend_on_the_images_size(model):
-    """A picture in the corner of a larger dark one has the same places there, away from the border between them."""
-    small = inputs(model, 64, 64)
-    torch.nn.init.normal_(model.box_proposer.place.weight)
-    candidates, _ = model.look(small)
-    again, _ = model.look(StepInputs(small.image, small.memory, small.extra))
-    torch.testing.assert_close(candidates.hidden, again.hidden)
-    assert candidates.hidden.shape[1] == 2 * 16 + 2
+    widths = {model.look(inputs(model, *size))[0].hidden.shape[1] for size in [(32, 32), (64, 96), (160, 64)]}
+    assert widths == {2 * model.box_proposer.control_cnn.out_channels + 2}
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("FAST.PLACE_STRIDE", 16, "PLACE_STRIDE is 16; give 4 or 8"),
         ("FAST.OBJECTS_PER_GLANCE", -1, "OBJECTS_PER_GLANCE is -1"),
-        ("BOX_PROPOSER.INITIAL_SIZE", 0.0, "INITIAL_SIZE is 0.0"),
+        ("BOX_PROPOSER.INITIAL_SIZE", 0.5, "BOX_PROPOSER.INITIAL_SIZE: the fast model"),
         ("FAST.WIDTH", 0.0, "WIDTH is 0.0; give at least 0.125"),
         ("NUM_CLASSES", 1, "NUM_CLASSES is 1"),
         ("TEST.DILATION", 5, "TEST.DILATION: the fast model .* has no such setting"),
-        ("ATTENTION.PATCH_SIZE", [16, 24], r"PATCH_SIZE is \[16, 24\]; the fast model's are square"),
-        ("INPUT.IMAGE_SIZE", [64, 100], r"IMAGE_SIZE is \[64, 100\]; the fast model needs multiples of 32"),
         ("PREPROCESSOR.NAME", "NoPreprocessor", "'NoPreprocessor' is a part of RecAttend, not of FastRecAttend"),
         ("STOP_SCORER.NAME", "LinearStopScorer", "'LinearStopScorer' is a part of RecAttend"),
         ("TIME_STEPS", 9, "TIME_STEPS: the fast model"),
     ],
 )
 def test_wrong_settings_are_named(cfg, key, value, message):
-    cfg.merge_from_list([key if key.startswith("INPUT.") else f"MODEL.REC_ATTEND.{key}", value])
+    cfg.merge_from_list([f"MODEL.REC_ATTEND.{key}", value])
     with pytest.raises(ValueError, match=message):
         build_model(cfg)

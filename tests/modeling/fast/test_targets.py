@@ -1,10 +1,49 @@
 """What is still to be found: label images, owners of places, true patches, matching."""
 
+import pytest
 import torch
 
 from rec_attend_d2.layers.boxes import CenterBoxes
 from rec_attend_d2.layers.patches import cut_patches
-from rec_attend_d2.modeling.fast.targets import match_candidates, overlap_with_objects
+from rec_attend_d2.modeling.fast.targets import ObjectTargets, label_boxes, match_candidates, overlap_with_objects
+
+
+def test_boxes_of_labels_are_tight():
+    labels = torch.zeros(10, 12, dtype=torch.int64)
+    labels[2:5, 3:9], labels[7, 11] = 1, 3
+    areas, corners = label_boxes(labels, 3)
+    assert areas.tolist() == [18, 0, 1]
+    assert corners.tolist() == [[3, 2, 9, 5], [0, 0, 0, 0], [11, 7, 12, 8]]
+
+
+def test_targets_are_what_the_label_images_show():
+    torch.manual_seed(0)
+    # Scattered pixels: boxes of several objects share nothing but the image.
+    labels = torch.randint(-1, 7, (3, 20, 30)) * (torch.rand(3, 20, 30) < 0.06)
+    labels[1] = torch.where(labels[1] > 3, 0, labels[1])
+    labels[2] = -1
+    classes = [torch.tensor([2, 0, 1, 1, 0, 2]), torch.tensor([1, 1, 0]), torch.zeros(0, dtype=torch.int64)]
+    targets = ObjectTargets.from_labels(labels.int(), classes, (0.25, 2.0))
+    assert torch.equal(targets.labels, labels.clamp(min=0)) and torch.equal(targets.taken, labels < 0)
+    assert targets.classes.tolist() == [[2, 0, 1, 1, 0, 2], [1, 1, 0, 0, 0, 0], [0] * 6]
+    for row, own in enumerate(labels):
+        for index in range(6):
+            places = (own == index + 1).nonzero().float()
+            assert targets.areas[row, index] == len(places) and targets.valid[row, index] == (len(places) > 0)
+            if len(places):
+                low, high = places.amin(0), places.amax(0)
+                size = high - low
+                torch.testing.assert_close(targets.boxes.center[row, index], (low + high) / 2)
+                padded = size + 2 * torch.maximum(0.25 * size, torch.tensor(2.0))
+                torch.testing.assert_close(targets.boxes.size[row, index], padded)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_images_without_objects_have_targets(batch):
+    labels = torch.zeros(batch, 8, 8, dtype=torch.int32)
+    targets = ObjectTargets.from_labels(labels, [torch.zeros(0, dtype=torch.int64)] * batch, (0.25, 2.0))
+    assert targets.areas.tolist() == [[0]] * batch and not targets.valid.any()
+    assert not targets.unclaimed(torch.zeros(batch, 8, 8)).any()
 
 
 def test_the_smaller_of_two_objects_has_the_pixel(targets):
