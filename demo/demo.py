@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Find and count the objects of images, a video or a webcam with a trained model.
 
-    python demo/demo.py --config-file weights/rosettes_fast.yaml --input plant.png folder 'plants/**/*.png'
+    python demo/demo.py --config-file weights/rosettes.yaml --input plant.png folder 'plants/**/*.png'
         [--output pictures] [--labels folder] [--csv counts.csv] [--json results.json] [--steps folder]
         [--opts KEY VALUE ...]
     python demo/demo.py --config-file ... --video-input plants.mp4 --output counted.mp4

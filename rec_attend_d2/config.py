@@ -79,11 +79,12 @@ def use_available_device(cfg: CN) -> None:
 def different_settings(cfg: CN, config_file: Path) -> list[str]:
     """Keys in which ``cfg`` differs from the config.yaml that a training wrote, except for :data:`PLACE_KEYS`.
 
-    A key that the file does not have yet counts as its default.
+    A key that the file does not have yet counts as its default; an object size that is to be measured as the measured.
     """
     old = _flat(yaml.safe_load(load_config("", []).dump())) | _flat(yaml.safe_load(config_file.read_text()))
     new = _flat(yaml.safe_load(cfg.dump()))
-    return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key not in PLACE_KEYS)
+    ignored = PLACE_KEYS if new["INPUT.OBJECT_SIZE"] else PLACE_KEYS | {"INPUT.OBJECT_SIZE"}
+    return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key not in ignored)
 
 
 def input_words(cfg: Mapping) -> str:

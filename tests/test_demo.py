@@ -19,7 +19,7 @@ from rec_attend_d2.data.datasets.rosettes import SEED, render_plant
 from rec_attend_d2.engine import evaluate
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ROOT / "weights" / "rosettes_fast.yaml"
+CONFIG = ROOT / "weights" / "rosettes.yaml"
 FIRST_PLANT = 401  # held out
 
 

@@ -54,7 +54,7 @@ RUN = {
     f"python tools/train_net.py {NUCLEI}": "",
     f"python tools/train_net.py {NUCLEI} --eval-only {NUCLEI_WEIGHTS}": "",
     f"python tools/visualize_steps.py {NUCLEI} --output pictures --images 4 {NUCLEI_WEIGHTS}": "",
-    "python demo/demo.py --config-file weights/rosettes_fast.yaml --input images 'more/**/*.png' --output pictures "
+    "python demo/demo.py --config-file weights/rosettes.yaml --input images 'more/**/*.png' --output pictures "
     "--labels labels --csv counts.csv --json results.json --steps steps": "",
 }
 SUBMISSION = "python tools/make_submission.py --config-file configs/Cityscapes/stage_c.yaml --format cityscapes"
@@ -82,7 +82,7 @@ RUN_ELSEWHERE = {
     "mask_rcnn=configs/baselines/Nuclei/mask_rcnn_R_50_FPN.yaml --output output/compare_nuclei --minutes 20 "
     "--threads 2": "tests/test_benchmark.py",
     "python tools/export_model.py --config-file configs/Rosettes/fast.yaml --format onnx --stop-loop --steps 30 "
-    "--output plants.onnx MODEL.WEIGHTS weights/rosettes_fast.pth": "tests/test_export_model.py",
+    "--output plants.onnx MODEL.WEIGHTS weights/rosettes.pth": "tests/test_export_model.py",
     "python tools/analyze_model.py --config-file configs/CVPPP/stage_c.yaml": "tests/test_analyze_model.py",
     "python tools/make_miniature.py --output /tmp/miniature": "tests/test_recipes.py",
     "python tools/install_environment.py": "tests/test_install.py",

@@ -40,9 +40,9 @@ def few_plants(datasets_root, tmp_path) -> list[str]:
 
 @pytest.mark.parametrize("precision", ["", "bfloat16"])
 def test_rosettes(run_tool, few_plants, tmp_path, precision: str):
-    path = WEIGHTS / "rosettes_fast.pth"
+    path = WEIGHTS / "rosettes.pth"
     done = run_tool(
-        *("train_net", "--config-file", WEIGHTS / "rosettes_fast.yaml", "--eval-only"),
+        *("train_net", "--config-file", WEIGHTS / "rosettes.yaml", "--eval-only"),
         *("MODEL.WEIGHTS", path, "OUTPUT_DIR", tmp_path / "out", *few_plants),
         *("MODEL.REC_ATTEND.TEST.AUTOCAST", precision),
     )
@@ -68,11 +68,11 @@ def test_one_by_one_finds_the_same_objects_as_glances_where_they_stand_apart():
     for objects in (0, 1):
         options = [
             "MODEL.WEIGHTS",
-            str(WEIGHTS / "nuclei_fast.pth"),
+            str(WEIGHTS / "nuclei.pth"),
             "MODEL.REC_ATTEND.FAST.OBJECTS_PER_GLANCE",
             objects,
         ]
-        predictor = Predictor(load_config(str(WEIGHTS / "nuclei_fast.yaml"), options))
+        predictor = Predictor(load_config(str(WEIGHTS / "nuclei.yaml"), options))
         traces.append(predictor.trace(predictor.prepare(discs_apart())))
     glances, one_by_one = traces
     assert len(glances.steps) <= 3 and len(one_by_one.steps) == 17

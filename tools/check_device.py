@@ -54,7 +54,7 @@ PROBLEMS = ("full_leaf", "full_kitti", "full_city", "full_sampling_corners")
 # of boxes in pixels, of other outputs (patch masks relative to their largest), of losses and gradients, relative.
 PIXELS, VALUES, LOSSES, GRADIENTS = 1e-3, 1e-4, 1e-3, 5e-3
 RECIPES = ("Rosettes/fast", "Nuclei/fast", "CVPPP/stage_b", "CVPPP/stage_c", "Cityscapes/stage_a", "Cityscapes/stage_c")
-PUBLISHED = ("rosettes_fast", "nuclei_fast")
+PUBLISHED = ("rosettes", "nuclei")
 # Iterations that warm up the device, those whose losses are averaged, and those after which they must have fallen:
 # before, what differs between batches is more than what was learned.
 WARMUP, AVERAGED, ENOUGH = 10, 10, 40

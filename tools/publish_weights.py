@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Make the files of a release from a finished training.
 
-    python tools/publish_weights.py --config-file configs/Nuclei/fast.yaml --name nuclei_fast --notes notes.md \
-        --weights output/nuclei_fast/model_final.pth --results output/nuclei_fast/metrics_final.json \
+    python tools/publish_weights.py --config-file configs/Fields/fast.yaml --name nuclei --notes notes.md \
+        --weights output/fields_fast/model_final.pth --results output/fields_fast/metrics_final.json \
         [--minutes 20] [--data WORDS] [--output dist/weights]
 
 writes NAME.pth (weights for inference alone, the averaged ones if there are any), NAME.yaml (the complete config),
@@ -10,12 +10,12 @@ NAME.md (model card; --notes is what it says of known failures) and SHA256SUMS (
 
 The config names the weights by their file name alone, so that it is used in the folder it stands in,
 
-    cd dist/weights && python ../../tools/train_net.py --config-file nuclei_fast.yaml --eval-only
+    cd dist/weights && python ../../tools/train_net.py --config-file nuclei.yaml --eval-only
 
 (DETECTRON2_DATASETS must then be an absolute path), or from anywhere with MODEL.WEIGHTS added:
 
-    python tools/train_net.py --config-file dist/weights/nuclei_fast.yaml --eval-only \
-        MODEL.WEIGHTS dist/weights/nuclei_fast.pth
+    python tools/train_net.py --config-file dist/weights/nuclei.yaml --eval-only \
+        MODEL.WEIGHTS dist/weights/nuclei.pth
 """
 
 import argparse
@@ -35,7 +35,7 @@ from tabulate import tabulate
 
 from rec_attend_d2.checkpoint import load_weights
 from rec_attend_d2.checkpoint.files import save_inference_weights
-from rec_attend_d2.checkpoint.loading import read_checkpoint
+from rec_attend_d2.checkpoint.loading import read_checkpoint, read_object_size
 from rec_attend_d2.config import different_settings, input_words, load_config
 from rec_attend_d2.version import __version__
 
@@ -228,6 +228,7 @@ def publish(arguments: argparse.Namespace) -> None:
         if not getattr(arguments, key).is_file():
             raise PublishError(f"--{key} names '{getattr(arguments, key)}', which does not exist.")
     cfg = load_config(str(arguments.config_file), [])
+    cfg.INPUT.OBJECT_SIZE = cfg.INPUT.OBJECT_SIZE or read_object_size(str(arguments.weights))
     check_training(cfg, arguments.weights)
     fields = {
         "data": describe_data(cfg, arguments.data),

@@ -16,6 +16,7 @@ from .augmentation import build_augmentations, build_resize
 from .image_io import check_percentiles, read_image
 from .instances import InstanceTargets, build_targets
 from .map_targets import MapTargetGenerator
+from .object_size import SMALLEST_WIDTH
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class RecAttendDatasetMapper:
         augmentations: Sequence[T.Augmentation],
         time_steps: int,
         contrast_percentiles: Sequence[float] = (),
+        object_size: float = 0.0,
         map_targets: MapTargetGenerator | None = None,
     ):
         """
@@ -51,6 +53,8 @@ class RecAttendDatasetMapper:
             augmentations: applied in order; among them is the resize.
             time_steps: largest number of instances kept.
             contrast_percentiles: of the grey values that become 0 and 255; empty = no stretch.
+            object_size: typical width of an object in pixels of the file, to warn of images that are shrunk too far;
+                0 = not known.
             map_targets: makes the angle and foreground maps; None = there are none.
         """
         if len(contrast_percentiles) > 0:
@@ -58,6 +62,7 @@ class RecAttendDatasetMapper:
         self.augmentations = T.AugmentationList(augmentations)
         self.time_steps = time_steps
         self.contrast_percentiles = tuple(contrast_percentiles)
+        self.object_size = object_size
         self.map_targets = map_targets
         self.cut_instances = 0
         self.crowd_regions = 0
@@ -70,6 +75,7 @@ class RecAttendDatasetMapper:
             "augmentations": build_augmentations(cfg) if is_train else [build_resize(cfg)],
             "time_steps": node.TIME_STEPS,
             "contrast_percentiles": cfg.INPUT.CONTRAST_PERCENTILES,
+            "object_size": 0.0 if is_train else cfg.INPUT.OBJECT_SIZE,
             "map_targets": maps if _needs_maps(cfg, is_train) else None,
         }
 
@@ -109,12 +115,27 @@ class RecAttendDatasetMapper:
             image: [H, W, 3] BGR, as :func:`.image_io.to_bgr` gives it with ``contrast_percentiles``.
 
         Returns:
-            ``image``, ``height`` and ``width`` of the dict described above, and what was done to the image.
+            ``image``, ``height`` and ``width`` of the dict described above and ``notes``, what a reader of the results
+            has to know; and what was done to the image.
         """
         aug_input = T.AugInput(image)
         transforms = self.augmentations(aug_input)
         pixels = np.ascontiguousarray(aug_input.image.transpose(2, 0, 1))
-        return {"height": image.shape[0], "width": image.shape[1], "image": torch.from_numpy(pixels)}, transforms
+        height, width = image.shape[:2]
+        entry = {"height": height, "width": width, "image": torch.from_numpy(pixels)}
+        return {**entry, "notes": self._notes((height, width), pixels.shape[1:])}, transforms
+
+    def _notes(self, size: tuple[int, int], network_size: tuple[int, ...]) -> tuple[str, ...]:
+        """What a reader of the results has to know of an image of ``size`` in a network of ``network_size``."""
+        width = self.object_size * min(network_size[0] / size[0], network_size[1] / size[1])
+        if width == 0 or width >= SMALLEST_WIDTH:
+            return ()
+        note = f"objects of {self.object_size:g} pixels are shrunk to {width:.1f}"
+        logger.warning(
+            f"An image of {size[0]} x {size[1]}: {note} in the network, too small to be told apart. Cut the image into "
+            "parts, raise INPUT.IMAGE_SIZE, or use the fast model, which takes images of any size."
+        )
+        return (note,)
 
     def _count_left_out(self, targets: InstanceTargets, file_name: str) -> None:
         cut = max(0, len(targets.masks) - self.time_steps)

@@ -193,7 +193,7 @@ class RecurrentAttention(ImageModel, ABC):
         return [
             {
                 "instances": self.instances(steps, select(extra, slice(row, row + 1)), entry),
-                "notes": self.notes(steps, entry),
+                "notes": (*entry.get("notes", ()), *self.notes(steps, entry)),
             }
             for row, (steps, entry) in rows
         ]

@@ -3,10 +3,12 @@
 The ratios come from the recipes that were found by hand for nuclei of 12 pixels.
 """
 
+import math
 from dataclasses import dataclass
 
-# A typical object in its padded box has 1.8 times its width; the patch has about a pixel for each of the box.
-_BOX, _PATCH = 1.8, 2.0
+# A typical object in its padded box has 1.8 times its width. A patch has about a pixel for each of the object's, and
+# never fewer than what outlines nuclei well.
+_BOX, _PATCH, _SMALLEST_PATCH = 1.8, 4 / 3, 24
 # Sides of true boxes move out by this share of the box, at least by this share of a typical width.
 _PADDING_RATIO, _PADDING = 0.2, 1 / 6
 # Less than this share of a typical object's area is a speck.
@@ -31,7 +33,7 @@ class Sizes:
     @property
     def patch(self) -> int:
         """F, side of a patch, a multiple of 8."""
-        return max(16, round(_PATCH * self.width / 8) * 8)
+        return max(_SMALLEST_PATCH, math.ceil(_PATCH * self.width / 8) * 8)
 
     @property
     def padding(self) -> tuple[float, float]:
