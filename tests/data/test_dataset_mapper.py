@@ -43,11 +43,18 @@ def entry(tmp_path, blocks, rle) -> dict:
     }
 
 
+@pytest.mark.parametrize(("size", "notes"), [(8.0, ()), (7.0, ("objects of 7 pixels are shrunk to 3.5",)), (0.0, ())])
+def test_images_that_are_shrunk_too_far_have_a_note(cfg, size, notes):
+    cfg.INPUT.OBJECT_SIZE = size
+    assert RecAttendDatasetMapper(cfg, is_train=False).map_image(np.zeros((64, 96, 3), np.uint8))[0]["notes"] == notes
+
+
 def test_test_image(cfg, entry, blocks):
     before = copy.deepcopy(entry)
     output = RecAttendDatasetMapper(cfg, is_train=False)(entry)
     assert entry == before
-    assert set(output) == {"file_name", "image_id", "height", "width", "image", "instances"}
+    assert set(output) == {"file_name", "image_id", "height", "width", "image", "notes", "instances"}
+    assert output["notes"] == ()
     assert (output["image_id"], output["height"], output["width"]) == (3, 64, 96)
     assert output["image"].dtype == torch.uint8 and output["image"].shape == (3, 32, 48)
     instances = output["instances"]
