@@ -30,10 +30,11 @@ def setup(arguments: argparse.Namespace) -> CfgNode:
     """
     cfg = load_config(arguments.config_file, arguments.opts)
     register_datasets(cfg)
-    if arguments.eval_only and cfg.INPUT.OBJECT_SIZE == 0 and cfg.MODEL.WEIGHTS:
+    fast, evaluates = sees_windows(cfg), arguments.eval_only
+    if fast and evaluates and cfg.INPUT.OBJECT_SIZE == 0 and cfg.MODEL.WEIGHTS:
         cfg.INPUT.OBJECT_SIZE = read_object_size(cfg.MODEL.WEIGHTS)
-    # The paper's model only warns by it of images that are shrunk too far, for which nothing has to be measured anew.
-    if sees_windows(cfg) or not arguments.eval_only:
+    # By it the paper's model only warns of images that are shrunk too far, for which nothing has to be measured anew.
+    if fast or not evaluates:
         resolve_object_size(cfg)
     cfg.freeze()
     default_setup(cfg, arguments)
