@@ -29,8 +29,8 @@ class PixelByPixel(RecurrentAttention):
 
     def __init__(self, **changes: Any):
         arguments: dict[str, Any] = {"preprocessor": Nothing(), "stop_early": True, "stop_threshold": 0.5}
-        arguments |= {"max_steps": 10, "recompute": False, "precision": "", "image_size": (SIDE, SIDE)}
-        arguments |= {"training_size": (SIDE, SIDE), "pixel_mean": [0.0] * 3, "pixel_std": [255.0] * 3}
+        arguments |= {"max_steps": 10, "recompute": False, "precision": ""}
+        arguments |= {"image_size": (SIDE, SIDE), "pixel_mean": [0.0] * 3, "pixel_std": [255.0] * 3}
         super().__init__(**{**arguments, **changes})
         self.log = Log([], [])
 
