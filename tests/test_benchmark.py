@@ -200,10 +200,14 @@ def test_what_is_wrong_is_said_before_anything_is_trained(arguments, message, ru
         run("--output", tmp_path, *arguments)
 
 
-def test_one_model_is_no_comparison(run, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        run("--output", tmp_path, OURS, "--iterations", "1")
-    assert "two or more configs" in capsys.readouterr().err
+def test_a_recipe_makes_the_training_images_of_a_baseline_alone(tool, monkeypatch):
+    command = ["benchmark.py", "--output", "unused", RCNN, "--iterations", "1", "--points", "2", "--recipe"]
+    monkeypatch.setattr(sys, "argv", [*command, "tests/configs/fast.yaml"])
+    (spec,) = tool.make_specs(tool.parse_arguments())
+    assert (spec.recipe, spec.points) == ("tests/configs/fast.yaml", 2)
+    monkeypatch.setattr(sys, "argv", [*command, "tests/configs/mask_rcnn.yaml"])
+    with pytest.raises(ComparisonError, match="--recipe names tests/configs/mask_rcnn.yaml, which is no config of"):
+        tool.make_specs(tool.parse_arguments())
 
 
 def test_a_part_that_fails_is_named(tool, tmp_path, monkeypatch):
