@@ -96,7 +96,7 @@ def test_the_markdown_shows_what_the_json_holds(finished):
     for model in content["models"]:
         assert f"{model['results']['metrics']['MWCov']:.3f}" in text
     links = [part.split(")")[0] for part in text.split("](")[1:]]
-    assert len(links) == 8 and all((finished / link).is_file() for link in links)
+    assert len(links) == 9 and all((finished / link).is_file() for link in links)
 
 
 def browse(page: str, folder: Path) -> tuple[dict, str]:
@@ -117,8 +117,8 @@ def browse(page: str, folder: Path) -> tuple[dict, str]:
 
 def test_a_browser_shows_the_report_whole(finished, tmp_path):
     found, console = browse((finished / "report.html").read_text(encoding="utf-8"), tmp_path)
-    # Curves, three kinds of groups, and all four images.
-    assert len(found["pictures"]) == 8
+    # Curves, four kinds of groups, and all four images.
+    assert len(found["pictures"]) == 9
     assert all(complete and width > 100 and words for complete, width, words in found["pictures"])
     assert found["problems"] == [] and console == ""
     assert all(name.startswith("data:") for name in found["loaded"])
