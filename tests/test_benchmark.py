@@ -96,7 +96,7 @@ def test_the_markdown_shows_what_the_json_holds(finished):
     for model in content["models"]:
         assert f"{model['results']['metrics']['MWCov']:.3f}" in text
     links = [part.split(")")[0] for part in text.split("](")[1:]]
-    assert len(links) == 8 and all((finished / link).is_file() for link in links)
+    assert len(links) == 9 and all((finished / link).is_file() for link in links)
 
 
 def browse(page: str, folder: Path) -> tuple[dict, str]:
@@ -117,8 +117,8 @@ def browse(page: str, folder: Path) -> tuple[dict, str]:
 
 def test_a_browser_shows_the_report_whole(finished, tmp_path):
     found, console = browse((finished / "report.html").read_text(encoding="utf-8"), tmp_path)
-    # Curves, three kinds of groups, and all four images.
-    assert len(found["pictures"]) == 8
+    # Curves, four kinds of groups, and all four images.
+    assert len(found["pictures"]) == 9
     assert all(complete and width > 100 and words for complete, width, words in found["pictures"])
     assert found["problems"] == [] and console == ""
     assert all(name.startswith("data:") for name in found["loaded"])
@@ -200,10 +200,14 @@ def test_what_is_wrong_is_said_before_anything_is_trained(arguments, message, ru
         run("--output", tmp_path, *arguments)
 
 
-def test_one_model_is_no_comparison(run, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        run("--output", tmp_path, OURS, "--iterations", "1")
-    assert "two or more configs" in capsys.readouterr().err
+def test_a_recipe_makes_the_training_images_of_a_baseline_alone(tool, monkeypatch):
+    command = ["benchmark.py", "--output", "unused", RCNN, "--iterations", "1", "--points", "2", "--recipe"]
+    monkeypatch.setattr(sys, "argv", [*command, "tests/configs/fast.yaml"])
+    (spec,) = tool.make_specs(tool.parse_arguments())
+    assert (spec.recipe, spec.points) == ("tests/configs/fast.yaml", 2)
+    monkeypatch.setattr(sys, "argv", [*command, "tests/configs/mask_rcnn.yaml"])
+    with pytest.raises(ComparisonError, match="--recipe names tests/configs/mask_rcnn.yaml, which is no config of"):
+        tool.make_specs(tool.parse_arguments())
 
 
 def test_a_part_that_fails_is_named(tool, tmp_path, monkeypatch):

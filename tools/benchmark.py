@@ -3,15 +3,15 @@
 
     python tools/benchmark.py [NAME=]CONFIG [NAME=]CONFIG ... --output FOLDER (--minutes M | --iterations N)
         [--train DATASET --test DATASET] [--weights NAME=FILE ...] [--threads N] [--device cpu|cuda] [--seed N]
-        [--threshold-images N] [--opts KEY VALUE ...]
+        [--threshold-images N] [--points N] [--recipe CONFIG] [--opts KEY VALUE ...]
 
 Configs are this project's, its Mask R-CNN baselines (configs/baselines) or any other of Detectron2 that finds instance
 masks, by path or by their name in the model zoo. Data sets are by default those of the first config.
 
 * All trainings have the same budget: minutes of training iterations (evaluations and checkpoints do not count), or
   iterations. The learning rate's schedule is squeezed to it. A model of --weights is not trained.
-* Detectron2's models see the same training images as the first of this project's configs: its augmentations, contrast
-  and loader; their size is their own config's.
+* Detectron2's models see the same training images as the first of this project's configs, or that of --recipe: its
+  augmentations, contrast and loader; their size, and the windows cut out of them, are their own config's.
 * Which predictions count as objects is decided alike for all: scores are cut at the threshold with the largest mean SBD
   on training images. AP takes all predictions.
 * Every part runs in a process of its own and leaves its results in FOLDER/NAME. What is done is not done again, and an
@@ -36,7 +36,7 @@ from detectron2.config import CfgNode
 
 from rec_attend_d2.benchmark import worker
 from rec_attend_d2.benchmark.measuring import describe_environment
-from rec_attend_d2.benchmark.models import ComparisonError, ModelSpec, read_json
+from rec_attend_d2.benchmark.models import POINTS, ComparisonError, ModelSpec, read_json
 from rec_attend_d2.benchmark.probes import is_of_this_project
 from rec_attend_d2.benchmark.processes import environment
 from rec_attend_d2.benchmark.report import HTML, JSON, MARKDOWN, write_report
@@ -48,8 +48,9 @@ THRESHOLD_IMAGES = 30
 SCHEMA = 1
 # A model's config as it was when its folder was made.
 SETTINGS = "settings.yaml"
-# What of a model may differ when a comparison goes on: where it is computed says nothing about what it is.
-PLACE = frozenset({"device"})
+# What of a model may differ when a comparison goes on: where it is computed, and how often it is looked at, says
+# nothing about what it is.
+PLACE = frozenset({"device", "points"})
 
 
 def named(text: str) -> tuple[str, str]:
@@ -61,7 +62,7 @@ def named(text: str) -> tuple[str, str]:
 def parse_arguments() -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("configs", nargs="+", metavar="[NAME=]CONFIG", type=named, help="two or more config files")
+    parser.add_argument("configs", nargs="+", metavar="[NAME=]CONFIG", type=named, help="config files")
     parser.add_argument("--output", type=Path, required=True, help="folder of everything that is written")
     parser.add_argument("--minutes", type=float, help="of training iterations, for each model")
     parser.add_argument("--iterations", type=int, help="of training, for each model")
@@ -83,11 +84,11 @@ def parse_arguments() -> argparse.Namespace:
         default=THRESHOLD_IMAGES,
         help=f"training images on which the score threshold is chosen, at most (default {THRESHOLD_IMAGES})",
     )
+    parser.add_argument("--points", type=int, default=POINTS, help=f"evaluations during a training (default {POINTS})")
+    parser.add_argument("--recipe", help="config of this project that says how training images are made")
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config changes of all models")
     arguments = parser.parse_args()
-    if len(arguments.configs) < 2:
-        parser.error("Give two or more configs to compare.")
-    for name in ("threads", "threshold_images"):
+    for name in ("threads", "threshold_images", "points"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; give at least 1.")
     if not all(name and path for name, path in arguments.weights):
@@ -127,6 +128,19 @@ def data_set(given: str | None, cfg: CfgNode, key: str) -> str:
     return cfg.DATASETS[key][0]
 
 
+def find_recipe(arguments: argparse.Namespace, paths: list[str], configs: list[CfgNode]) -> str:
+    """Config that says how training images are made: that of --recipe, the first of this project's, or "".
+
+    Raises:
+        ComparisonError: that of --recipe is wrong, or none of this project's.
+    """
+    if not arguments.recipe:
+        return next((path for path, cfg in zip(paths, configs, strict=True) if is_of_this_project(cfg)), "")
+    if not is_of_this_project(read_config(arguments.recipe, [])):
+        raise ComparisonError(f"--recipe names {arguments.recipe}, which is no config of this project.")
+    return arguments.recipe
+
+
 def make_specs(arguments: argparse.Namespace) -> list[ModelSpec]:
     """The models to compare. Raises a ComparisonError where something is wrong."""
     names = model_names(arguments.configs)
@@ -143,7 +157,7 @@ def make_specs(arguments: argparse.Namespace) -> list[ModelSpec]:
         raise ComparisonError("A budget is either --minutes or --iterations, more than 0.")
     paths = [find_config(path) for _, path in arguments.configs]
     configs = [read_config(path, arguments.opts) for path in paths]
-    recipe = next((path for path, cfg in zip(paths, configs, strict=True) if is_of_this_project(cfg)), "")
+    recipe = find_recipe(arguments, paths, configs)
     train, test = (data_set(getattr(arguments, key.lower()), configs[0], key) for key in ("TRAIN", "TEST"))
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     return [
@@ -162,6 +176,7 @@ def make_specs(arguments: argparse.Namespace) -> list[ModelSpec]:
             device=device,
             seed=arguments.seed,
             threshold_images=arguments.threshold_images,
+            points=arguments.points,
         )
         for name, path in zip(names, paths, strict=True)
     ]

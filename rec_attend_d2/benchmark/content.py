@@ -18,6 +18,8 @@ QUALITY = {
     "count accuracy": ("results.metrics.count_accuracy", 1, "{:.3f}"),
     "MWCov": ("results.metrics.MWCov", 1, "{:.3f}"),
     "MUCov": ("results.metrics.MUCov", 1, "{:.3f}"),
+    "relative count error": ("results.metrics.relative_count_error", 1, "{:.3f}"),
+    "F1": ("results.metrics.F1", 1, "{:.3f}"),
     "AvgFP": ("results.metrics.AvgFP", 1, "{:.2f}"),
     "AvgFN": ("results.metrics.AvgFN", 1, "{:.2f}"),
     "score threshold": ("results.threshold", 1, "{:.2f}"),
@@ -97,6 +99,7 @@ _GROUPS = {
     "by_count": ("Quality by number of objects", IMAGE_PLOTS, "true objects", "images"),
     "by_contact": ("Quality by occlusion, images", IMAGE_PLOTS, "mean share of boundary in contact", "images"),
     "objects_by_contact": ("Quality by occlusion, objects", OBJECT_PLOTS, "share of boundary in contact", "objects"),
+    "objects_by_area": ("Quality by size, objects", OBJECT_PLOTS, "pixels of the object", "objects"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Quality by what makes an image hard: how many objects it has, and how much they touch.
+"""Quality by what makes an image hard: how many objects it has, how large they are, and how much they touch.
 
 Shapes: `N` instances, `H, W` size of the image in pixels.
 """
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..evaluation.counting_evaluator import true_masks
 from ..evaluation.metrics import MATCH_THRESHOLD
 from ..structures import AnyMasks, as_crops
+from .scoring import pooled_figures
 
 # Objects touch where at most one pixel lies between them.
 _DISTANCE = 2
@@ -66,11 +67,15 @@ def split_evenly(values: Sequence[float] | NDArray[np.float64]) -> list[NDArray[
 
 
 def _image_figures(images: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    difference = np.array([image["pred_count"] - image["gt_count"] for image in images])
+    predicted, true, matches = (
+        np.array([image[key] for image in images]) for key in ("pred_count", "gt_count", "matches50")
+    )
+    difference = predicted - true
     return {
         "SBD": float(np.mean([image["sbd"] for image in images])),
         "abs_DiC": float(np.abs(difference).mean()),
         "count_accuracy": float((difference == 0).mean()),
+        **pooled_figures(*map(int, (predicted.sum(), true.sum(), matches.sum(), np.abs(difference).sum()))),
     }
 
 
@@ -104,10 +109,16 @@ def quality_by_group(records: Sequence[dict], images: Mapping[str, Sequence[Mapp
 
     Returns:
         ``by_count`` and ``by_contact``: groups of images by number of true objects and by the mean of their contact
-        shares; ``objects_by_contact``: groups of true objects by their own. Each group has ``label``, ``size`` and
-        ``models``, from a model's name to its figures. Images without objects are in ``by_count`` alone.
+        shares; ``objects_by_contact`` and ``objects_by_area``: groups of true objects by their own share and by their
+        pixels. Each group has ``label``, ``size`` and ``models``, from a model's name to its figures. Images without
+        objects are in ``by_count`` alone.
     """
-    contacts = [contact_shares(true_masks(record, iscrowd=0)) for record in records]
+    contacts: list[NDArray] = []
+    areas: list[int] = []
+    for record in records:
+        masks = true_masks(record, iscrowd=0)
+        contacts.append(contact_shares(masks))
+        areas.extend(masks.areas())
     filled = [index for index, shares in enumerate(contacts) if len(shares)]
     with_objects = {name: [of_model[index] for index in filled] for name, of_model in images.items()}
     objects = {name: [iou for image in of_model for iou in image["best_iou"]] for name, of_model in images.items()}
@@ -116,4 +127,5 @@ def quality_by_group(records: Sequence[dict], images: Mapping[str, Sequence[Mapp
         "by_count": _groups([len(shares) for shares in contacts], "{:.0f}", images, _image_figures),
         "by_contact": _groups(means, "{:.2f}", with_objects, _image_figures),
         "objects_by_contact": _groups([s for shares in contacts for s in shares], "{:.2f}", objects, _object_figures),
+        "objects_by_area": _groups(areas, "{:.0f}", objects, _object_figures),
     }

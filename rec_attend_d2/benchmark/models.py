@@ -13,17 +13,20 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
+from numpy.typing import NDArray
 from torch import nn
 
 from ..checkpoint import load_weights
 from ..config import load_config
 from ..data import RecAttendDatasetMapper, WindowMapper, build_mapper, register_datasets
-from ..data.augmentation import augmentations_around
+from ..data.augmentation import AUGMENTATIONS, augmentations_around
 from .probes import finds_masks, is_of_this_project
 
 # How a training image is made, taken over from this project's config for all models.
 RECIPE_KEYS = ("AUGMENTATIONS", "MAX_SHIFT", "WARP", "CONTRAST_PERCENTILES", "CROP")
 LOADER_KEYS = ("FILTER_EMPTY_ANNOTATIONS", "NUM_WORKERS")
+# Evaluations per training where nothing else is said.
+POINTS = 8
 
 
 class ComparisonError(Exception):
@@ -50,10 +53,12 @@ class ModelSpec:
             the machine does not change.
         weights: finished weights, for which it is not trained; empty = it is trained.
         recipe: config of this project that says how all models' training images are made; empty = flips alone.
+            Windows are those of a Detectron2 model's own config, where it has INPUT.CROP.ENABLED.
         threads: of the CPU.
         device: "cpu" or "cuda".
         seed: of the training.
         threshold_images: training images on which the score threshold is chosen, at most.
+        points: evaluations per training, at equal shares of the budget.
     """
 
     name: str
@@ -70,6 +75,7 @@ class ModelSpec:
     device: str
     seed: int
     threshold_images: int
+    points: int = POINTS
 
     def share(self, seconds: float, iterations: int) -> float:
         """Share of the budget, in [0, 1], that so much training uses."""
@@ -126,11 +132,38 @@ def _take_recipe(cfg: CfgNode, recipe: str) -> None:
     if not recipe:
         cfg.INPUT.AUGMENTATIONS = ["RandomHorizontalFlip"]  # Detectron2's default
         return
-    ours = load_config(recipe, [])
+    ours, own_crop = load_config(recipe, []), cfg.INPUT.CROP
     for key in RECIPE_KEYS:
         cfg.INPUT[key] = ours.INPUT[key]
     for key in LOADER_KEYS:
         cfg.DATALOADER[key] = ours.DATALOADER[key]
+    if own_crop.ENABLED:
+        cfg.INPUT.CROP = own_crop
+    # Pictures without objects are drawn for the fast model alone.
+    cfg.INPUT.AUGMENTATIONS = [name for name in ours.INPUT.AUGMENTATIONS if name in AUGMENTATIONS]
+
+
+class OwnCrop(T.Augmentation):
+    """The window of a Detectron2 config, of the whole side where an image is smaller."""
+
+    def __init__(self, cfg: CfgNode):
+        """
+        Raises:
+            ComparisonError: INPUT.CROP is no window in pixels.
+        """
+        super().__init__()
+        node = cfg.INPUT.CROP
+        if node.TYPE != "absolute" or len(node.SIZE) != 2 or min(node.SIZE) < 1:
+            raise ComparisonError(
+                f"INPUT.CROP is {node.TYPE} {list(node.SIZE)}; a comparison needs TYPE 'absolute' and as SIZE "
+                "[height, width] in pixels."
+            )
+        self.size = tuple(node.SIZE)
+
+    def get_transform(self, image: NDArray) -> T.Transform:
+        """A window of ``image`` [H, W, C] drawn at random."""
+        height, width = map(min, self.size, image.shape[:2])
+        return T.RandomCrop("absolute", (height, width)).get_transform(image)
 
 
 class DetectorMapper(RecAttendDatasetMapper):
@@ -147,6 +180,8 @@ class DetectorMapper(RecAttendDatasetMapper):
                 cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
             )
             arguments["augmentations"] = augmentations_around(resize, cfg)
+            if cfg.INPUT.CROP.ENABLED:
+                arguments["augmentations"].append(OwnCrop(cfg))
         else:
             sizes = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
             arguments["augmentations"] = [T.ResizeShortestEdge(*sizes, "choice")]

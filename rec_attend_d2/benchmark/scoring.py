@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..data.segmentation import rle_crop
-from ..evaluation.coco_evaluator import CocoTruth, Detection
+from ..evaluation.coco_evaluator import CocoTruth, Detection, average_precision
 from ..evaluation.counting_evaluator import true_masks
 from ..evaluation.metrics import (
     ImageScores,
@@ -24,7 +24,9 @@ from ..evaluation.metrics import (
     drop_empty,
     pairwise_dice,
     pairwise_iou,
+    pooled_ratio,
     score_image,
+    summarize,
     symmetric_best_dice,
 )
 from ..structures import MaskCrops
@@ -32,15 +34,25 @@ from .measuring import seconds_of
 
 # 0 keeps everything that the model's own config lets through.
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(20))
+# More than any image has, so that AP looks at all predictions of every model.
+MAX_DETECTIONS = 1000
 
 Found = dict[Any, list[Detection]]
 """COCO results by image id."""
 
 
 def of_images(detections: Sequence[Detection], image_ids: Sequence[Any]) -> Found:
-    """Detections of a results file by image; those of an image without any are an empty list."""
+    """Detections of a results file by image; those of an image without any are an empty list.
+
+    Raises:
+        ValueError: one is of another image.
+    """
     grouped: Found = {image_id: [] for image_id in image_ids}
     for detection in detections:
+        if detection["image_id"] not in grouped:
+            raise ValueError(
+                f"A prediction has image_id {detection['image_id']!r}, which no image of the data set has."
+            )
         grouped[detection["image_id"]].append(detection)
     return grouped
 
@@ -130,3 +142,56 @@ def score_predictions(record: dict, detections: Sequence[Detection], threshold: 
     masks = predicted_masks(detections, (record["height"], record["width"]))[scores_of(detections) >= threshold]
     masks = drop_crowd(masks, truth, true_masks(record, iscrowd=1))
     return score_image(masks, truth), pairwise_iou(masks, truth).max(axis=0, initial=0.0).tolist()
+
+
+def pooled_figures(predicted: int, true: int, matches: int, wrong: int) -> dict[str, float]:
+    """Figures of the objects of several images together.
+
+    Args:
+        predicted: number of predicted objects.
+        true: number of true objects.
+        matches: pairs of both at an IoU of at least 0.5.
+        wrong: sum over the images of the absolute differences of both numbers.
+
+    Returns:
+        ``relative_count_error``: ``wrong`` / ``true``, NaN without true objects. ``F1``: harmonic mean of the shares of
+        predicted and of true objects that are matched, 1 where there are neither.
+    """
+    return {
+        "relative_count_error": wrong / true if true else float("nan"),
+        "F1": pooled_ratio(2 * matches, predicted + true, 0),
+    }
+
+
+def score_all(truth: CocoTruth, records: Sequence[dict], found: Found, threshold: float) -> dict[str, Any]:
+    """Everything that predictions for the images of a data set score.
+
+    Args:
+        truth: of the data set.
+        records: its images, all of them.
+        found: all predictions; AP takes them all.
+        threshold: score from which on they count as objects.
+
+    Returns:
+        ``threshold``; ``metrics``: AP in percent, :func:`.summarize` and :func:`pooled_figures`; ``images``, in the
+        order of ``records``: ``image_id``, ``file_name``, :class:`.ImageScores` and ``best_iou``, the largest IoU of
+        each true object.
+    """
+    scored = [score_predictions(record, found[record["image_id"]], threshold) for record in records]
+    flat = [detection for detections in found.values() for detection in detections]
+    scores = [scores for scores, _ in scored]
+    metrics = {
+        **average_precision(truth, flat, "segm", MAX_DETECTIONS),
+        **summarize(scores),
+        **pooled_figures(
+            sum(s.pred_count for s in scores),
+            sum(s.gt_count for s in scores),
+            sum(s.matches50 for s in scores),
+            sum(abs(s.pred_count - s.gt_count) for s in scores),
+        ),
+    }
+    images = [
+        {"image_id": record["image_id"], "file_name": record["file_name"], **vars(scores), "best_iou": best_iou}
+        for record, (scores, best_iou) in zip(records, scored, strict=True)
+    ]
+    return {"threshold": threshold, "metrics": metrics, "images": images}

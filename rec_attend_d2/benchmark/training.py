@@ -25,8 +25,7 @@ from .measuring import on_cuda
 from .models import DetectorMapper, ModelSpec
 from .probes import is_of_this_project
 
-# Evaluations per training, at equal shares of the budget, and checkpoints.
-POINTS = 8
+# Checkpoints per training, at equal shares of the budget.
 CHECKPOINTS = 16
 FINAL = "model_final"
 # The checkpoint that an interrupted training goes on from; always the last one.
@@ -93,7 +92,8 @@ class BudgetHook(HookBase):
         self.iterations += 1
         self._move_schedule()
         checkpointer = self.trainer.checkpointer
-        if int(self.share * POINTS) > int(before * POINTS):
+        points = self._spec.points
+        if int(self.share * points) > int(before * points):
             self._add_point()
         if self.share >= 1:
             checkpointer.save(FINAL, iteration=self.trainer.iter)

@@ -17,21 +17,18 @@ from detectron2.data import DatasetCatalog
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
-from ..evaluation.coco_evaluator import average_precision, load_truth
-from ..evaluation.metrics import summarize
+from ..evaluation.coco_evaluator import load_truth
 from ..process_memory import peak_memory
 from ..whole_files import write_json
 from .measuring import count_flops, timing, use_threads
 from .models import ComparisonError, ModelSpec, inference_mapper, load_model, read_json
-from .scoring import Found, choose_threshold, evenly_spaced, predict, score_predictions
+from .scoring import Found, choose_threshold, evenly_spaced, predict, score_all
 from .training import FINAL, train_under_budget
 
 MODEL, TRAINING, RESULTS = "model.json", "training.json", "results.json"
 PREDICTIONS = "predictions.json"
 # Images on which FLOPs are counted.
 FLOP_IMAGES = 5
-# More than any image has, so that AP looks at all predictions of every model.
-MAX_DETECTIONS = 1000
 
 
 def annotated(dataset_name: str) -> list[dict]:
@@ -65,15 +62,7 @@ class Judge:
         """Threshold, metrics and scored images of a model with these predictions for the test images."""
         training = predict(model, self._training_records, self.mapper, self._training_truth, self._device)[0]
         threshold = choose_threshold(self._training_records, training)
-        scored = [score_predictions(record, found[record["image_id"]], threshold) for record in self.records]
-        flat = [detection for detections in found.values() for detection in detections]
-        metrics = average_precision(self._truth, flat, "segm", MAX_DETECTIONS)
-        images = [
-            {"image_id": r["image_id"], "file_name": r["file_name"], **vars(scores), "best_iou": best_iou}
-            for r, (scores, best_iou) in zip(self.records, scored, strict=True)
-        ]
-        metrics = {**metrics, **summarize([scores for scores, _ in scored])}
-        return {"threshold": threshold, "metrics": metrics, "images": images}
+        return score_all(self._truth, self.records, found, threshold)
 
     def curve_point(self, model: nn.Module) -> dict[str, float]:
         """What the learning curve keeps of a model in training."""

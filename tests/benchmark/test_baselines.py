@@ -10,6 +10,8 @@ from rec_attend_d2.config import load_config
 from rec_attend_d2.data import register_datasets
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+# Data sets for which this project has no recipe of its own.
+ALONE = {"Fields", "Cells"} - {path.parent.name for path in CONFIGS.glob("*/fast.yaml")}
 BASELINES = sorted(CONFIGS.glob("baselines/**/mask_rcnn_R_50_FPN.yaml"))
 PATHS = [*BASELINES, CONFIGS.parent / "tests" / "configs" / "mask_rcnn.yaml"]
 
@@ -28,10 +30,10 @@ def name(path: Path) -> str:
 
 def test_every_data_set_has_one():
     ours = {path.parent.relative_to(CONFIGS) for path in CONFIGS.rglob("fast.yaml")}
-    assert {path.parent.relative_to(CONFIGS / "baselines") for path in BASELINES} == ours
+    assert {path.parent.relative_to(CONFIGS / "baselines") for path in BASELINES} == ours | {*map(Path, ALONE)}
 
 
-@pytest.mark.parametrize("path", BASELINES, ids=name)
+@pytest.mark.parametrize("path", [path for path in BASELINES if path.parent.name not in ALONE], ids=name)
 def test_it_has_the_data_of_our_recipe(path: Path):
     cfg = load_config(str(path), [])
     ours = load_config(str(CONFIGS / path.parent.relative_to(CONFIGS / "baselines") / "fast.yaml"), [])

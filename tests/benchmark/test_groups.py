@@ -55,19 +55,23 @@ def test_quality_by_group(squares):
     perfect, blind = [], []
     for count in range(4):
         image = {"gt_count": count}
-        perfect.append({**image, "pred_count": count, "sbd": 1.0, "best_iou": [1.0] * count})
-        blind.append({**image, "pred_count": 0, "sbd": float(count == 0), "best_iou": [0.0] * count})
+        perfect.append({**image, "pred_count": count, "matches50": count, "sbd": 1.0, "best_iou": [1.0] * count})
+        blind.append({**image, "pred_count": 0, "matches50": 0, "sbd": float(count == 0), "best_iou": [0.0] * count})
     groups = quality_by_group(records, {"perfect": perfect, "blind": blind})
     assert [(group["label"], group["size"]) for group in groups["by_count"]] == [(str(n), 1) for n in range(4)]
     figures = [group["models"]["blind"] for group in groups["by_count"]]
     assert [figure["abs_DiC"] for figure in figures] == [0, 1, 2, 3]
     assert [figure["SBD"] for figure in figures] == [1, 0, 0, 0]
     assert [figure["count_accuracy"] for figure in figures] == [1, 0, 0, 0]
+    assert [figure["relative_count_error"] for figure in figures[1:]] == [1, 1, 1]
+    assert [figure["F1"] for figure in figures] == [1, 0, 0, 0]
     # Two images have squares that touch; the image without squares is in no group of contact.
     assert sum(group["size"] for group in groups["by_contact"]) == 3
     assert groups["by_contact"][0]["label"] == "0.00"
     assert sum(group["size"] for group in groups["objects_by_contact"]) == 6
-    for group in groups["objects_by_contact"]:
+    # Squares of 16 pixels, and one of 20.
+    assert [(group["label"], group["size"]) for group in groups["objects_by_area"]] == [("256", 5), ("400", 1)]
+    for group in groups["objects_by_contact"] + groups["objects_by_area"]:
         assert group["models"] == {
             "perfect": {"recall50": 1.0, "mean_IoU": 1.0},
             "blind": {"recall50": 0.0, "mean_IoU": 0.0},

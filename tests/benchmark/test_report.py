@@ -94,7 +94,8 @@ def test_best_median_and_worst_images():
 
 
 def test_a_model_with_finished_weights_has_no_training():
-    metrics = dict.fromkeys(("AP", "AP50", "SBD", "abs_DiC", "count_accuracy", "MWCov", "MUCov", "AvgFP", "AvgFN"), 0.5)
+    names = ("AP", "AP50", "SBD", "abs_DiC", "count_accuracy", "MWCov", "MUCov", "AvgFP", "AvgFN")
+    metrics = dict.fromkeys((*names, "relative_count_error", "F1"), 0.5)
     image = {"gt_count": 2, "pred_count": 3, "sbd": 0.5, "best_iou": [0.5, 0.5]}
     results = {
         "metrics": {**metrics, "AP": None},
@@ -117,7 +118,7 @@ def test_a_model_with_finished_weights_has_no_training():
         "environment": {"device_name": "Abacus", "threads": 2, "torch": "2"},
         "train": "some_train",
         "test": "some_val",
-        "groups": {"by_count": [], "by_contact": [], "objects_by_contact": []},
+        "groups": {"by_count": [], "by_contact": [], "objects_by_contact": [], "objects_by_area": []},
     }
     sections = {section.title: section for section in make_sections(content, [])}
     quality, cost = sections["Results"].tables

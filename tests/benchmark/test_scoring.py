@@ -12,8 +12,10 @@ from rec_attend_d2.benchmark.scoring import (
     choose_threshold,
     evenly_spaced,
     of_images,
+    pooled_figures,
     predict,
     predicted_masks,
+    score_all,
     score_predictions,
     scores_of,
 )
@@ -51,14 +53,14 @@ def noisy_detections(records: list[dict]) -> dict:
     return of_images(found, [record["image_id"] for record in records])
 
 
-def score_all(records: list[dict], detections: dict, threshold: float) -> list[tuple]:
+def score_each(records: list[dict], detections: dict, threshold: float) -> list[tuple]:
     return [score_predictions(record, detections[record["image_id"]], threshold) for record in records]
 
 
 def test_the_threshold_keeps_the_truth_and_no_more(records):
     detections = noisy_detections(records)
     # 0.65 loses objects, 0.6 keeps what is none: of the two images of one rule the better mean SBD decides.
-    sbd = {t: np.mean([scores.sbd for scores, _ in score_all(records, detections, t)]) for t in THRESHOLDS}
+    sbd = {t: np.mean([scores.sbd for scores, _ in score_each(records, detections, t)]) for t in THRESHOLDS}
     chosen = choose_threshold(records, detections)
     assert sbd[chosen] == max(sbd.values()) > sbd[0.6] and chosen == 0.65
 
@@ -81,10 +83,35 @@ def test_scores_are_the_evaluators(records):
             found = [d for d in detections[record["image_id"]] if d["score"] >= threshold]
             instances = Instances((64, 64), pred_masks=predicted_masks(found, (64, 64)))
             evaluator.process([record], [{"instances": instances}])
-        scores = [scores for scores, _ in score_all(records, detections, threshold)]
+        scores = [scores for scores, _ in score_each(records, detections, threshold)]
         assert summarize(scores) == evaluator.evaluate()["counting"]
-    best = [best_iou for _, best_iou in score_all(records, detections, 0.7)]
+    best = [best_iou for _, best_iou in score_each(records, detections, 0.7)]
     assert best == [[], [1.0], [1.0, 0.0], [1.0, 0.0, 0.0]]
+
+
+def test_all_figures_of_a_data_set(records):
+    detections = noisy_detections(records)
+    scored = score_all(load_truth(NAME), records, detections, 0.61)
+    assert scored["threshold"] == 0.61 and [image["image_id"] for image in scored["images"]] == [1, 2, 3, 4]
+    metrics = scored["metrics"]
+    assert (metrics["SBD"], metrics["relative_count_error"], metrics["F1"]) == (1, 0, 1)
+    # The squares of nothing rank below all objects.
+    assert metrics["AP"] == 100
+    # Counted, they are four objects too many where there are six.
+    metrics = score_all(load_truth(NAME), records, detections, 0.0)["metrics"]
+    assert metrics["relative_count_error"] == pytest.approx(4 / 6) and metrics["F1"] == 2 * 6 / (10 + 6)
+    precision, recall = metrics["precision50"], metrics["recall50"]
+    assert metrics["F1"] == pytest.approx(2 * precision * recall / (precision + recall))
+
+
+def test_pooled_figures_without_objects():
+    assert pooled_figures(0, 0, 0, 0) == {"relative_count_error": pytest.approx(float("nan"), nan_ok=True), "F1": 1}
+    assert pooled_figures(0, 3, 0, 3) == {"relative_count_error": 1, "F1": 0}
+
+
+def test_a_prediction_for_no_image_is_refused():
+    with pytest.raises(ValueError, match="image_id 7, which no image of"):
+        of_images([{"image_id": 7}], [1, 2])
 
 
 def test_images_are_spread_over_the_data_set():

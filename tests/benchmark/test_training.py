@@ -139,6 +139,26 @@ def test_a_detector_sees_the_images_of_our_recipe(make_spec):
     assert instances.image_size == (48, 48) and instances.gt_masks.tensor.shape == (3, 48, 48)
 
 
+def test_a_detector_has_windows_of_its_own(make_spec):
+    spec = make_spec("rcnn")
+    options = ["INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", "[32, 100]"]
+    own = ["INPUT.MIN_SIZE_TRAIN", "(0,)", "INPUT.MIN_SIZE_TEST", "0"]
+    cfg = dataclasses.replace(spec, options=[*spec.options, *options, *own]).config()
+    assert cfg.INPUT.AUGMENTATIONS == make_spec("ours").config().INPUT.AUGMENTATIONS
+    record = DatasetCatalog.get(NAME)[3]
+    # A side that is smaller than the window stays whole; images that are looked at have their own size.
+    assert DetectorMapper(cfg, is_train=True)(record)["image"].shape == (3, 32, 64)
+    assert inference_mapper(cfg)(record)["image"].shape == (3, 64, 64)
+    cfg.INPUT.CROP.TYPE = "relative"
+    with pytest.raises(ComparisonError, match=r"INPUT.CROP is relative \[32, 100\]; .*TYPE 'absolute'"):
+        DetectorMapper(cfg, is_train=True)
+
+
+def test_evaluations_may_be_few(make_spec, tmp_path):
+    worker.train(make_spec("rcnn", iterations=4, points=2), tmp_path)
+    assert [point["iterations"] for point in read_json(tmp_path / worker.TRAINING)["curve"]] == [2, 4]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
