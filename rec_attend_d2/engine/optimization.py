@@ -101,9 +101,17 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
 
     Weight decay is SOLVER.WEIGHT_DECAY_BIAS for biases, also those of norm layers, SOLVER.WEIGHT_DECAY_NORM for the
     other parameters of norm layers, else SOLVER.WEIGHT_DECAY. As in Detectron2, except that WEIGHT_DECAY_BIAS None is
-    0 and that every norm layer counts as one. SOLVER.BIAS_LR_FACTOR multiplies the learning rate of biases.
+    0 and that every norm layer counts as one. SOLVER.BIAS_LR_FACTOR multiplies the learning rate of biases, and
+    SOLVER.BACKBONE_MULTIPLIER that of the image encoder.
+
+    Raises:
+        ValueError: SOLVER.BACKBONE_MULTIPLIER is negative.
     """
     solver = cfg.SOLVER
+    if not solver.BACKBONE_MULTIPLIER >= 0:
+        raise ValueError(f"SOLVER.BACKBONE_MULTIPLIER is {solver.BACKBONE_MULTIPLIER}; give 0 or more.")
+    backbone = getattr(getattr(model, "preprocessor", None), "backbone", None)
+    of_backbone = set() if backbone is None else set(backbone.parameters())
     norms = (*_NORMS, *STEP_NORMS.values())
     groups, seen = [], set()
     for module in model.modules():
@@ -112,6 +120,8 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
                 continue
             seen.add(parameter)
             group = {"params": [parameter], "lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY}
+            if parameter in of_backbone:
+                group["lr"] *= solver.BACKBONE_MULTIPLIER
             if _is_bias(name):
                 group["lr"] *= solver.BIAS_LR_FACTOR
                 group["weight_decay"] = solver.WEIGHT_DECAY_BIAS or 0.0
