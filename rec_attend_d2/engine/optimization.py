@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 from ..layers.step_norm import STEP_NORMS
+from ..modeling.image_model import backbone_of
 from ..registry import look_up
 
 # Added to the denominator of Adam and AdamW; the original's, of TensorFlow's Adam.
@@ -110,7 +111,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
     solver = cfg.SOLVER
     if not solver.BACKBONE_MULTIPLIER >= 0:
         raise ValueError(f"SOLVER.BACKBONE_MULTIPLIER is {solver.BACKBONE_MULTIPLIER}; give 0 or more.")
-    backbone = getattr(getattr(model, "preprocessor", None), "backbone", None)
+    backbone = backbone_of(model)
     of_backbone = set() if backbone is None else set(backbone.parameters())
     norms = (*_NORMS, *STEP_NORMS.values())
     groups, seen = [], set()

@@ -1,5 +1,6 @@
 """Weights of an image encoder from Detectron2's .pkl files."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -58,6 +59,42 @@ def test_weights_of_something_else_are_refused(tmp_path):
     path = write(tmp_path / "other.pkl", {"blocks.0.attention": np.zeros((4, 4), np.float32)})
     with pytest.raises(ValueError, match="other.pkl' holds nothing that fits the image encoder FPN"):
         load_weights(fast_model(), path, complete=False)
+
+
+class Evil:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path):
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(pickle.dumps({"model": Evil(tmp_path / "ran")}))
+    with pytest.raises(ValueError, match="evil.pkl', which is not loaded: it asks for posix.mkdir"):
+        load_weights(fast_model(), str(path), complete=False)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "text.pkl"
+    path.write_text("weights")
+    with pytest.raises(ValueError, match="text.pkl', which is not loaded"):
+        load_weights(fast_model(), str(path), complete=False)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_of_any_age_are_read(tmp_path, protocol: int):
+    model = fast_model()
+    # Caffe2's names, as in the files of ImageNet weights.
+    weight = np.full(model.preprocessor.backbone.bottom_up.stem.conv1.weight.shape, 0.5, np.float32)
+    (tmp_path / "R-18.pkl").write_bytes(pickle.dumps({"conv1_w": weight}, protocol))
+    report = load_weights(model, str(tmp_path / "R-18.pkl"), complete=False)
+    assert "preprocessor.backbone.bottom_up.stem.conv1.weight" in report.loaded
+    assert (model.preprocessor.backbone.bottom_up.stem.conv1.weight == 0.5).all()
 
 
 def test_a_model_without_an_image_encoder_is_refused(tmp_path):
