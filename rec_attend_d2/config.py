@@ -181,6 +181,9 @@ def _add_solver_config(cfg: CN) -> None:
     # CLIP_GRADIENTS, whose CLIP_TYPE is "value", "norm" (of each tensor) or "full_model"
     # (norm over all parameters).
     cfg.SOLVER.OPTIMIZER = "Adam"
+    # Factor of the learning rate of the preprocessor's backbone, which is the fast model's image encoder. Below 1 it
+    # keeps more of weights that it starts from.
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
     # Decay, in [0, 1), of the exponential moving average of the weights, which is what is evaluated and what loading a
     # checkpoint for anything but --resume takes; after n updates it is min(EMA_DECAY, (1 + n) / (10 + n)). 0 = none.
     cfg.SOLVER.EMA_DECAY = 0.0

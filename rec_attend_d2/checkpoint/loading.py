@@ -10,6 +10,8 @@ import torch
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
+from .image_encoder import is_of_image_encoder, load_image_encoder
+
 logger = logging.getLogger(__name__)
 
 # Entry of a training's checkpoints that holds the state of torch.optim.swa_utils.AveragedModel, and what that class
@@ -56,8 +58,13 @@ def read_checkpoint(path: str, key: str = "") -> tuple[dict[str, Tensor], bool]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no checkpoint.
+        ValueError: the file is no checkpoint, or holds an image encoder alone.
     """
+    if is_of_image_encoder(path):
+        raise ValueError(
+            f"MODEL.WEIGHTS '{path}' holds an image encoder alone, from which a training starts. Name the weights that "
+            "a training wrote: MODEL.WEIGHTS path/to/model_final.pth."
+        )
     named = f"{key} names '{path}', which" if key else f"'{path}'"
     local_path = PathManager.get_local_path(path)
     if not PathManager.isfile(local_path):
@@ -96,7 +103,8 @@ def load_weights(model: nn.Module, path: str, complete: bool) -> LoadReport:
 
     Args:
         model: the model, not wrapped for distributed training.
-        path: a checkpoint file (.pth) that Detectron2 wrote, at any place its PathManager reads.
+        path: a checkpoint file (.pth) that Detectron2 wrote, at any place its PathManager reads; or, unless
+            ``complete``, weights of the image encoder (see :mod:`.image_encoder`).
         complete: whether the file has to hold all parts of the model, as for evaluation; else whole parts may be
             missing, as when stage C starts from stage B, which has no segmentation head.
 
@@ -105,6 +113,10 @@ def load_weights(model: nn.Module, path: str, complete: bool) -> LoadReport:
             (``complete``) a part is missing; or the file is no checkpoint.
         FileNotFoundError: there is no such file.
     """
+    if is_of_image_encoder(path) and not complete:
+        loaded = load_image_encoder(model, path)
+        fresh = {_part(name) for name in model.state_dict()} - {_part(name) for name in loaded}
+        return LoadReport(loaded=loaded, fresh_parts=sorted(fresh))
     weights, averaged = read_checkpoint(path, "MODEL.WEIGHTS")
     state = model.state_dict()
     # It says what the config at hand says, not what that of another training did.

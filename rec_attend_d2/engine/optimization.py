@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 from ..layers.step_norm import STEP_NORMS
+from ..modeling.image_model import backbone_of
 from ..registry import look_up
 
 # Added to the denominator of Adam and AdamW; the original's, of TensorFlow's Adam.
@@ -101,9 +102,17 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
 
     Weight decay is SOLVER.WEIGHT_DECAY_BIAS for biases, also those of norm layers, SOLVER.WEIGHT_DECAY_NORM for the
     other parameters of norm layers, else SOLVER.WEIGHT_DECAY. As in Detectron2, except that WEIGHT_DECAY_BIAS None is
-    0 and that every norm layer counts as one. SOLVER.BIAS_LR_FACTOR multiplies the learning rate of biases.
+    0 and that every norm layer counts as one. SOLVER.BIAS_LR_FACTOR multiplies the learning rate of biases, and
+    SOLVER.BACKBONE_MULTIPLIER that of the image encoder.
+
+    Raises:
+        ValueError: SOLVER.BACKBONE_MULTIPLIER is negative.
     """
     solver = cfg.SOLVER
+    if not solver.BACKBONE_MULTIPLIER >= 0:
+        raise ValueError(f"SOLVER.BACKBONE_MULTIPLIER is {solver.BACKBONE_MULTIPLIER}; give 0 or more.")
+    backbone = backbone_of(model)
+    of_backbone = set() if backbone is None else set(backbone.parameters())
     norms = (*_NORMS, *STEP_NORMS.values())
     groups, seen = [], set()
     for module in model.modules():
@@ -112,6 +121,8 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
                 continue
             seen.add(parameter)
             group = {"params": [parameter], "lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY}
+            if parameter in of_backbone:
+                group["lr"] *= solver.BACKBONE_MULTIPLIER
             if _is_bias(name):
                 group["lr"] *= solver.BIAS_LR_FACTOR
                 group["weight_decay"] = solver.WEIGHT_DECAY_BIAS or 0.0

@@ -69,6 +69,8 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """Resume everything from OUTPUT_DIR, or else load MODEL.WEIGHTS, which may lack whole parts of the model.
 
+        They may also be those of the image encoder alone (see :mod:`rec_attend_d2.checkpoint.image_encoder`).
+
         A new stage starts from weights only: the optimizer's state is never taken from another training.
 
         Raises:

@@ -95,3 +95,8 @@ class ImageModel(nn.Module):
         if storage.iter % STATISTICS_PERIOD == 0:
             for name, value in statistics().items():
                 storage.put_scalar(f"train/{name}", value.item())
+
+
+def backbone_of(model: nn.Module) -> nn.Module | None:
+    """The backbone of the model's preprocessor, which is Detectron2's or in its registry; None where it has none."""
+    return getattr(getattr(model, "preprocessor", None), "backbone", None)

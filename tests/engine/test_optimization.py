@@ -148,6 +148,23 @@ def test_without_weight_decay_there_is_one_group_in_the_models_order(cfg):
     assert (group["lr"], group["weight_decay"]) == (1e-3, 0)
 
 
+def test_the_image_encoder_has_its_own_learning_rate(cfg):
+    cfg.SOLVER.BACKBONE_MULTIPLIER, cfg.SOLVER.BIAS_LR_FACTOR = 0.25, 2.0
+    model = nn.ModuleDict({"preprocessor": nn.ModuleDict({"backbone": nn.Linear(2, 2)}), "head": nn.Linear(2, 2)})
+    groups = build_optimizer(cfg, model).param_groups
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    rates = {names[parameter]: group["lr"] for group in groups for parameter in group["params"]}
+    assert rates == {
+        "preprocessor.backbone.weight": 0.25e-3,
+        "preprocessor.backbone.bias": 0.5e-3,
+        "head.weight": 1e-3,
+        "head.bias": 2e-3,
+    }
+    cfg.SOLVER.BACKBONE_MULTIPLIER = -1.0
+    with pytest.raises(ValueError, match="BACKBONE_MULTIPLIER is -1"):
+        build_optimizer(cfg, model)
+
+
 def test_adamw_decays_apart_from_the_gradient(cfg):
     cfg.SOLVER.OPTIMIZER, cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.BASE_LR = "AdamW", 0.5, 0.1
     model = nn.Linear(1, 1)

@@ -28,9 +28,10 @@ def widened(cfg: CfgNode, channels: Sequence[int]) -> list[int]:
 class ConvNorm(nn.Module):
     """Conv without bias, and batch norm."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, kernel: int = 3):
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, kernel: int = 3, groups: int = 1):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+        padding = kernel // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
         # eps as the original's norm.
         self.norm = BatchNorm(out_channels, eps=1e-3)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
@@ -43,7 +44,8 @@ class ConvNorm(nn.Module):
         assert norm.running_var is not None and norm.running_mean is not None
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         shift = norm.bias - norm.running_mean * scale
-        return F.conv2d(x, self.conv.weight * scale[:, None, None, None], shift, self.conv.stride, self.conv.padding)
+        weight, conv = self.conv.weight * scale[:, None, None, None], self.conv
+        return F.conv2d(x, weight, shift, conv.stride, conv.padding, groups=conv.groups)
 
 
 class ConvNormReLU(ConvNorm):

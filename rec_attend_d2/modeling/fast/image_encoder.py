@@ -1,7 +1,7 @@
 """The fast model's preprocessor: features computed once per image by a backbone, learned together with the rest.
 
-The backbone is one of Detectron2's BACKBONE_REGISTRY with maps at strides 4 and 8: :class:`SmallEncoder`, or any other
-(MODEL.BACKBONE.NAME), such as "build_resnet_fpn_backbone" with weights from ImageNet.
+The backbone is one of Detectron2's BACKBONE_REGISTRY with maps at strides 4 and 8 (MODEL.BACKBONE.NAME): the small
+encoder, the one of :mod:`.lite_encoder`, or any other, such as "build_resnet_fpn_backbone".
 
 Shapes: `B` images, `H, W` network input.
 """
@@ -30,27 +30,25 @@ ENCODER_CHANNELS = (16, 32, 64, 96, 96)
 FEATURE_CHANNELS = (32, 48)
 
 
-class SmallEncoder(Backbone):
-    """Residual conv net with a way back up (a feature pyramid), whose two finest maps it gives."""
+class PyramidEncoder(Backbone):
+    """Stages of convs that halve the map five times, and a way back up (a feature pyramid) to its two finest maps."""
 
-    def __init__(self, encoder_channels: Sequence[int], feature_channels: Sequence[int]):
+    def __init__(self, stages: Sequence[nn.Module], stage_channels: Sequence[int], feature_channels: Sequence[int]):
         """
         Args:
-            encoder_channels: of the levels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image's size.
+            stages: from the image to 1/2 of its size, from there to 1/4, and so on to 1/8, 1/16 and 1/32.
+            stage_channels: of what each of them gives.
             feature_channels: of the two maps that it returns, at 1/4 and 1/8.
         """
         super().__init__()
-        half, quarter, eighth, sixteenth, deepest = encoder_channels
+        _, quarter, eighth, sixteenth, deepest = stage_channels
         fine, coarse = feature_channels
         self._shapes = {
             f"p{level}": ShapeSpec(channels=channels, stride=stride)
             for level, channels, stride in zip((2, 3), feature_channels, FEATURE_STRIDES, strict=True)
         }
-        self.stem = ConvNormReLU(3, half, stride=2)
-        self.quarter = nn.Sequential(ConvNormReLU(half, quarter, stride=2), ResidualBlock(quarter, quarter))
-        self.eighth = nn.Sequential(ResidualBlock(quarter, eighth, stride=2), ResidualBlock(eighth, eighth))
-        self.sixteenth = ResidualBlock(eighth, sixteenth, stride=2)
-        self.deepest = ResidualBlock(sixteenth, deepest, stride=2)
+        self._frozen: tuple[nn.Module, ...] = ()
+        self.stem, self.quarter, self.eighth, self.sixteenth, self.deepest = stages
         self.lateral = nn.ModuleList(
             nn.Conv2d(channels, out, 1)
             for channels, out in ((quarter, fine), (eighth, coarse), (sixteenth, coarse), (deepest, coarse))
@@ -66,6 +64,20 @@ class SmallEncoder(Backbone):
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and strides of what it gives."""
         return self._shapes
+
+    def freeze(self, count: int) -> None:
+        """Let the first ``count`` stages (1 = stem) stay as they are in training, running statistics included."""
+        self._frozen = (self.stem, self.quarter, self.eighth, self.sixteenth, self.deepest)[:count]
+        for stage in self._frozen:
+            stage.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "PyramidEncoder":
+        """As of any module; frozen stages stay in evaluation mode."""
+        super().train(mode)
+        for stage in self._frozen:
+            stage.eval()
+        return self
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Maps "p2" [B, C_1, H / 4, W / 4] and "p3" [B, C_2, H / 8, W / 8] of ``images`` [B, 3, H, W]."""
@@ -83,9 +95,21 @@ class SmallEncoder(Backbone):
 
 
 @BACKBONE_REGISTRY.register()
-def build_small_encoder(cfg: CfgNode, input_shape: ShapeSpec) -> SmallEncoder:
-    """The fast model's own encoder, as wide as MODEL.REC_ATTEND.FAST.WIDTH says."""
-    return SmallEncoder(widened(cfg, ENCODER_CHANNELS), widened(cfg, FEATURE_CHANNELS))
+def build_small_encoder(cfg: CfgNode, input_shape: ShapeSpec) -> PyramidEncoder:
+    """The fast model's own encoder of residual blocks, as wide as MODEL.REC_ATTEND.FAST.WIDTH says.
+
+    MODEL.BACKBONE.FREEZE_AT means nothing to it, since it has no weights from elsewhere.
+    """
+    channels = widened(cfg, ENCODER_CHANNELS)
+    half, quarter, eighth, sixteenth, deepest = channels
+    stages = [
+        ConvNormReLU(3, half, stride=2),
+        nn.Sequential(ConvNormReLU(half, quarter, stride=2), ResidualBlock(quarter, quarter)),
+        nn.Sequential(ResidualBlock(quarter, eighth, stride=2), ResidualBlock(eighth, eighth)),
+        ResidualBlock(eighth, sixteenth, stride=2),
+        ResidualBlock(sixteenth, deepest, stride=2),
+    ]
+    return PyramidEncoder(stages, channels, widened(cfg, FEATURE_CHANNELS))
 
 
 @PREPROCESSOR_REGISTRY.register()
