@@ -79,3 +79,48 @@ def test_one_by_one_finds_the_same_objects_as_glances_where_they_stand_apart():
     iou = pairwise_iou(*(trace.found[-1].pred_masks for trace in traces))
     assert iou.shape == (16, 16)
     assert (iou.max(axis=1) > 0.9).all() and (iou.max(axis=0) > 0.9).all()
+
+
+def pictures_without_objects() -> dict[str, np.ndarray]:
+    """Noise, gradients, one value, hot pixels; of 8 and 16 bits."""
+    random = np.random.default_rng(5)
+    y, x = np.mgrid[:256, :256]
+    hot = np.zeros((256, 256), np.uint8)
+    hot[random.integers(0, 256, 20), random.integers(0, 256, 20)] = 255
+    return {
+        "uniform noise": random.integers(0, 256, (256, 256), dtype=np.uint8),
+        "noise": random.normal(100, 20, (256, 256)).clip(0, 255).astype(np.uint8),
+        "dim noise": random.normal(5, 1, (256, 256)).clip(0, 255).round().astype(np.uint8),
+        "shot noise": random.poisson(3, (256, 256)).astype(np.uint8),
+        "noise of 16 bits": random.normal(1000, 30, (300, 200)).astype(np.uint16),
+        "gradient": x.astype(np.uint8),
+        "gradient with noise": (x / 4 + 20 + random.normal(0, 3, x.shape)).astype(np.uint8),
+        "vignette": (120 * np.exp(-((x - 128) ** 2 + (y - 128) ** 2) / 16200)).astype(np.uint8),
+        "one value": np.full((256, 256), 7, np.uint8),
+        "hot pixels": hot,
+        "one row": random.integers(0, 20, (1, 300), dtype=np.uint8),
+    }
+
+
+def test_pictures_without_nuclei_count_0():
+    predictor = Predictor(WEIGHTS / "nuclei.yaml")
+    found = {name: predictor(picture).count for name, picture in pictures_without_objects().items()}
+    assert found == dict.fromkeys(found, 0)
+
+
+@pytest.mark.parametrize(("side", "objects"), [(256, 196), (1024, 500)])
+def test_nuclei_are_counted_without_limit(side: int, objects: int):
+    picture, cells = np.zeros((side, side), np.float32), int(np.ceil(np.sqrt(objects)))
+    random = np.random.default_rng(0)
+    for number in range(objects):
+        y, x = ((np.array(divmod(number, cells)) + 0.5) * side / cells).astype(int)
+        cv2.circle(picture, (int(x), int(y)), 6, float(random.uniform(80, 160)), -1)
+    picture = cv2.GaussianBlur(picture, (0, 0), 1) + 20 + random.normal(0, 3, picture.shape)
+    found = Predictor(WEIGHTS / "nuclei.yaml")(picture.clip(0, 255).astype(np.uint8))
+    assert abs(found.count - objects) <= 0.005 * objects
+    assert found.labels.dtype == np.uint16 and found.labels.max() == found.count
+
+
+def test_objects_of_another_magnification_are_found_by_their_size():
+    picture = cv2.resize(discs_apart(), None, fx=4, fy=4, interpolation=cv2.INTER_LINEAR)
+    assert Predictor(WEIGHTS / "nuclei.yaml", object_size=48.0)(picture).count == 16
