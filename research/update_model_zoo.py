@@ -65,6 +65,11 @@ def describe(folder: Path, command: str, note: str) -> dict[str, Any]:
     }
 
 
+def first_results(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Results by evaluator, of several data sets those of the first."""
+    return metrics if "counting" in metrics else next(iter(metrics.values()), {})
+
+
 def mean_and_spread(values: Iterable[float | None], template: str) -> str:
     """Mean of the figures of all seeds, with their standard deviation where there are several; "" if one has none."""
     figures = list(values)
@@ -87,7 +92,7 @@ def _row(trainings: Mapping[str, dict]) -> list[str]:
         mean_and_spread([statistics.mean(entry["training_minutes"] for entry in entries)], "{:.0f}"),
         f"{memory}" if memory else "",
         *(
-            mean_and_spread((entry["metrics"].get(group, {}).get(metric) for entry in entries), template)
+            mean_and_spread((first_results(entry["metrics"]).get(group, {}).get(metric) for entry in entries), template)
             for group, metric, template in COLUMNS.values()
         ),
     ]
