@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Add a finished training or comparison to MODEL_ZOO.md; without arguments write its tables again.
 
-    python research/update_model_zoo.py [--name NAME --folder OUTPUT_DIR --command COMMAND [--note NOTE]]
+    python research/update_model_zoo.py [--name NAME --folder OUTPUT_DIR --command COMMAND [--minutes M]
+        [--note NOTE]]
     python research/update_model_zoo.py --comparison NAME --folder FOLDER [--note NOTE]
 
 A training's results, time, settings and command are kept in docs/results/NAME.json, a comparison by tools/benchmark.py
@@ -46,8 +47,15 @@ COLUMNS = {
 }
 
 
-def describe(folder: Path, command: str, note: str) -> dict[str, Any]:
-    """Everything that is kept of a training, read from its OUTPUT_DIR."""
+def describe(folder: Path, command: str, note: str, minutes: float | None = None) -> dict[str, Any]:
+    """Everything that is kept of a training, read from its OUTPUT_DIR.
+
+    Args:
+        folder: OUTPUT_DIR.
+        command: that was called.
+        note: to be kept.
+        minutes: of CPU time, where other programs ran beside it; else those of its iterations count.
+    """
     cfg = CfgNode.load_yaml_with_base(str(folder / "config.yaml"), allow_unsafe=False)
     entries = read_entries(folder / "metrics.json")
     memory = [entry["max_mem_mb"] for _, entry in entries if "max_mem_mb" in entry]
@@ -57,7 +65,7 @@ def describe(folder: Path, command: str, note: str) -> dict[str, Any]:
         "iterations": cfg["SOLVER"]["MAX_ITER"],
         "batch": cfg["SOLVER"]["IMS_PER_BATCH"],
         "input": input_words(cfg),
-        "training_minutes": round(60 * entries[-1][0], 1),
+        "training_minutes": round(60 * entries[-1][0] if minutes is None else minutes, 1),
         "peak_memory_mb": round(max(memory)) if memory else None,
         "machine": f"{gpus} x {torch.cuda.get_device_name(0)}" if gpus else f"{os.cpu_count()} CPU cores, no GPU",
         "note": note,
@@ -199,12 +207,13 @@ def main() -> None:
     parser.add_argument("--comparison", help="name of a comparison by tools/benchmark.py")
     parser.add_argument("--folder", type=Path, help="OUTPUT_DIR of the training, or folder of the comparison")
     parser.add_argument("--command", help="command that trained it")
+    parser.add_argument("--minutes", type=float, help="measured CPU minutes, where other programs ran beside it")
     parser.add_argument("--note", default="", help="what a reader has to know besides")
     arguments = parser.parse_args()
     if arguments.name:
         if not (arguments.folder and arguments.command):
             parser.error("--name needs --folder and --command")
-        entry = describe(arguments.folder, arguments.command, arguments.note)
+        entry = describe(arguments.folder, arguments.command, arguments.note, arguments.minutes)
         write_json(RESULTS / f"{arguments.name}.json", entry)
     if arguments.comparison:
         if not arguments.folder:

@@ -93,7 +93,7 @@ def read_object_size(path: str) -> float:
         FileNotFoundError, ValueError: as :func:`read_checkpoint`.
     """
     weights, _ = read_checkpoint(path, "MODEL.WEIGHTS")
-    return float(weights[OBJECT_SIZE]) if OBJECT_SIZE in weights else 0.0
+    return round(float(weights[OBJECT_SIZE]), 3) if OBJECT_SIZE in weights else 0.0
 
 
 def load_weights(model: nn.Module, path: str, complete: bool) -> LoadReport:
