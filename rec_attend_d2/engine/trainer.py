@@ -14,7 +14,8 @@ from torch import nn
 
 from ..checkpoint import load_weights
 from ..checkpoint.loading import AVERAGE_KEY
-from ..data import build_test_loader, build_train_loader
+from ..data import build_test_loader, build_train_loader, sees_windows
+from ..data.object_size import resolve_object_size
 from ..evaluation.build import build_evaluator
 from ..random_numbers import run_seed
 from ..threads import choose_and_say, is_to_be_chosen
@@ -57,7 +58,7 @@ class Trainer(DefaultTrainer):
         self._ema_decay = read_ema_decay(cfg)
         self._batches = read_batches(cfg)
         self._patience = read_patience(cfg)
-        super().__init__(cfg)
+        super().__init__(_measured(cfg))
 
     # What Detectron2's trainer builds its parts with.
     build_train_loader = staticmethod(build_train_loader)
@@ -166,6 +167,17 @@ class Trainer(DefaultTrainer):
                 added.append(PicturesHook(self._tested_model, example, period))
             added.append(ValidationLossHook(self._tested_model, ValidationBatches(self.cfg), period))
         return [*added, MemoryHook(self.cfg.MODEL.DEVICE)]
+
+
+def _measured(cfg: CfgNode) -> CfgNode:
+    """The config with the width of its training data's objects, which the weights keep."""
+    if cfg.INPUT.OBJECT_SIZE > 0 or not sees_windows(cfg):
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    resolve_object_size(cfg)
+    cfg.freeze()
+    return cfg
 
 
 def evaluate(cfg: CfgNode, weights: str) -> OrderedDict:
