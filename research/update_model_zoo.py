@@ -36,6 +36,17 @@ COMPARISON_BEGIN, COMPARISON_END = (
     "<!-- comparisons: research/update_model_zoo.py -->\n",
     "<!-- end of comparisons -->\n",
 )
+OTHERS = RESULTS / "others"
+OTHERS_BEGIN, OTHERS_END = "<!-- others: research/update_model_zoo.py -->\n", "<!-- end of others -->\n"
+# Header of a column, the figure in a json of research/score_results.py, and how it is shown.
+OTHERS_COLUMNS = {
+    "SBD": ("SBD", "{:.3f}"),
+    "\\|DiC\\|": ("abs_DiC", "{:.2f}"),
+    "count error": ("relative_count_error", "{:.1%}"),
+    "F1": ("F1", "{:.3f}"),
+    "AP": ("AP", "{:.1f}"),
+    "AP50": ("AP50", "{:.1f}"),
+}
 SPEED_BEGIN, SPEED_END = "<!-- speed: research/update_model_zoo.py -->\n", "<!-- end of speed -->\n"
 # Header of a column, where its figure stands in the results, and how it is shown.
 COLUMNS = {
@@ -114,6 +125,18 @@ def render_trainings() -> str:
         recipes.setdefault(re.sub(r" SEED \d+", "", entry["command"]), {})[path.stem] = entry
     headers = ["training", "input", "iterations x batch", "minutes", "memory, MB", *COLUMNS]
     return _table(headers, map(_row, recipes.values()))
+
+
+def render_others() -> str:
+    """A row per json of docs/results/others, by data set."""
+    rows = []
+    for path in OTHERS.glob("*.json"):
+        entry = json.loads(path.read_text())
+        method, seconds = path.stem.rsplit("_", 1)[0], (entry.get("run") or {}).get("seconds_per_image", {})
+        figures = [template.format(entry["metrics"][name]) for name, template in OTHERS_COLUMNS.values()]
+        link = f"{method} [all](docs/results/others/{path.name})"
+        rows.append([entry["dataset"], link, *figures, f"{seconds['median']:.2f}" if seconds else ""])
+    return _table(["data", "method", *OTHERS_COLUMNS, "s/image"], sorted(rows))
 
 
 def _table(headers: Sequence[str], rows: Iterable[list[str]]) -> str:
@@ -222,6 +245,7 @@ def main() -> None:
     page = ROOT / "MODEL_ZOO.md"
     text = replace_between(page.read_text(), BEGIN, END, f"\n{render_trainings()}\n\n")
     text = replace_between(text, COMPARISON_BEGIN, COMPARISON_END, f"\n{render_comparisons()}\n\n")
+    text = replace_between(text, OTHERS_BEGIN, OTHERS_END, f"\n{render_others()}\n\n")
     text = replace_between(text, SPEED_BEGIN, SPEED_END, f"\n{render_speeds()}\n\n")
     page.write_text(text)
 
