@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...layers.boxes import CenterBoxes
+from ...layers.overlap import pairwise_box_iou
 from ..steps import select
 from .place_proposer import PlaceScan
 from .targets import ObjectTargets
@@ -52,6 +53,15 @@ def box_distance(predicted: CenterBoxes, truth: CenterBoxes) -> Tensor:
     return giou_loss(predicted.xyxy(), truth.xyxy()) + L1_WEIGHT * l1.mean(-1)
 
 
+def _box_pairs(
+    scan: PlaceScan, owners: Tensor, targets: ObjectTargets
+) -> tuple[tuple[Tensor, Tensor], CenterBoxes, CenterBoxes]:
+    """Places (image, place) [n] each of unclaimed objects, the boxes [n, 2] read there, and these objects' boxes."""
+    image, place = owners.nonzero(as_tuple=True)
+    where = (image, place)
+    return where, select(scan.boxes, where), select(targets.boxes, (image, owners[image, place] - 1))
+
+
 @torch.no_grad()
 def box_quality(scan: PlaceScan, owners: Tensor, targets: ObjectTargets) -> Tensor:
     """[B, P], IoU of the box read at each place with that of the object it stands for; 0 where it stands for none.
@@ -59,12 +69,10 @@ def box_quality(scan: PlaceScan, owners: Tensor, targets: ObjectTargets) -> Tens
     What places are taught to say: where two objects touch, the place whose box fits one of them goes first, not one
     between them whose box holds both (as the quality of Li et al., "Generalized Focal Loss", 2020).
     """
-    image, place = owners.nonzero(as_tuple=True)
-    predicted, truth = select(scan.boxes, (image, place)), select(targets.boxes, (image, owners[image, place] - 1))
-    top_left = torch.maximum(predicted.top_left, truth.top_left)
-    shared = (torch.minimum(predicted.bottom_right, truth.bottom_right) - top_left).clamp(min=0).prod(-1)
-    quality = shared / (predicted.size.prod(-1) + truth.size.prod(-1) - shared).clamp(min=1e-6)
-    return torch.zeros(owners.shape, device=owners.device).index_put((image, place), quality.float())
+    where, predicted, truth = _box_pairs(scan, owners, targets)
+    one_each = (CenterBoxes(boxes.center[:, None], boxes.size[:, None]) for boxes in (predicted, truth))
+    quality = pairwise_box_iou(*one_each)[:, 0, 0]
+    return torch.zeros(owners.shape, device=owners.device).index_put(where, quality.float())
 
 
 def place_losses(scan: PlaceScan, owners: Tensor, quality: Tensor) -> dict[str, Tensor]:
@@ -90,10 +98,8 @@ def place_losses(scan: PlaceScan, owners: Tensor, quality: Tensor) -> dict[str, 
 
 def box_loss(scan: PlaceScan, owners: Tensor, targets: ObjectTargets) -> Tensor:
     """Mean distance of the boxes read at places of unclaimed objects from these objects' boxes."""
-    image, place = owners.nonzero(as_tuple=True)
-    predicted = select(scan.boxes, (image, place))
-    truth = select(targets.boxes, (image, owners[image, place] - 1))
-    return box_distance(predicted, truth).sum() / max(len(image), 1)
+    _, predicted, truth = _box_pairs(scan, owners, targets)
+    return box_distance(predicted, truth).sum() / max(len(truth.center), 1)
 
 
 def mask_loss(pairs: PatchPairs) -> Tensor:
