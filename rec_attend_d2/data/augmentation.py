@@ -14,7 +14,7 @@ from detectron2.data import transforms as T
 from numpy.typing import NDArray
 
 from ..registry import look_up
-from .warps import WarpTransform, elastic_displacement
+from .warps import ELASTIC, LOG_SCALE, WARP_SHARE, WarpTransform, elastic_displacement
 
 # Share of a pixel that a mask has to cover to own it; a little less than half, so that rounding decides no tie.
 _COVERAGE_THRESHOLD = 0.5 - 1e-4
@@ -209,10 +209,10 @@ class RandomWarp(T.Augmentation):
         self,
         rotation: float,
         *,
-        prob: float = 0.7,
-        log_scale: float = 0.25,
+        prob: float = WARP_SHARE,
+        log_scale: float = LOG_SCALE,
         shift: float = 0.05,
-        elastic: float = 1.5,
+        elastic: float = ELASTIC,
     ):
         """The defaults were not tuned; docs/ablation.md has what they bring.
 

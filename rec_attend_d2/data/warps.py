@@ -20,6 +20,9 @@ _SMALLEST_SIGMA = 10.0
 _SIGMA_PER_DISPLACEMENT = 4.0
 # Share of the area it would have in an endless image that an object has to keep; less shows too little to learn from.
 SMALLEST_SHARE = 0.2
+# Of RandomWarp, whatever is warped: the share of pictures that change, the largest logarithm of the scale and the
+# standard deviation of the displacements in pixels. They were not tuned (docs/ablation.md).
+WARP_SHARE, LOG_SCALE, ELASTIC = 0.7, 0.25, 1.5
 # Steps to invert the elastic field; each makes the error several times smaller.
 _ITERATIONS = 5
 # Value of a pixel inside a mask while it is interpolated, so that half of it is a whole number.

@@ -21,12 +21,11 @@ from .image_io import check_percentiles, read_image, to_bgr
 from .large_images import LARGEST_WHOLE, ScaledImage
 from .object_size import network_scale
 from .picture_cache import Picture, PictureCache
+from .warps import SMALLEST_SHARE
 from .windows import CLAIMED, CentralWindow, RandomWindow
 
 logger = logging.getLogger(__name__)
 
-# An object of which a window shows a smaller share is too little to learn from.
-_SMALLEST_SHARE = 0.2
 # Share of the windows that training takes from drawn pictures without objects, where INPUT.AUGMENTATIONS asks for them.
 _EMPTY_SHARE = 0.03
 
@@ -143,7 +142,7 @@ class WindowMapper:
             window = cv2.cvtColor(window, cv2.COLOR_GRAY2BGR)
         cut = transform.apply_segmentation(picture.labels)
         counts = np.bincount(np.maximum(cut, 0).ravel(), minlength=len(picture.classes) + 1)[1:]
-        known = counts >= np.maximum(_SMALLEST_SHARE * math.prod(transform.scale) * picture.areas, 1)
+        known = counts >= np.maximum(SMALLEST_SHARE * math.prod(transform.scale) * picture.areas, 1)
         numbers = np.where(known, known.cumsum(), CLAIMED)
         table = np.concatenate([[CLAIMED, 0], numbers]).astype(np.int32)  # for labels from -1 on
         return window, table[cut + 1], picture.classes[known]

@@ -12,7 +12,7 @@ import numpy as np
 from detectron2.data import transforms as T
 from numpy.typing import NDArray
 
-from .warps import elastic_displacement
+from .warps import ELASTIC, LOG_SCALE, WARP_SHARE, elastic_displacement
 
 # Label of pixels that count as claimed from the start: outside the picture, crowds, and what a window cuts off too much
 # of an object to be known.
@@ -21,9 +21,6 @@ CLAIMED = -1
 _LARGEST_SKIP = 1.3
 # How far a window may reach beyond a larger picture, as share of its side: the border is to be learned too.
 _BEYOND = 0.125
-# Of RandomWarp: the share of windows that change, the largest logarithm of the scale and the standard deviation of the
-# displacements in pixels. They were not tuned (docs/ablation.md).
-_WARP_SHARE, _LOG_SCALE, _ELASTIC = 0.7, 0.25, 1.5
 
 
 class WindowTransform(T.Transform):
@@ -130,10 +127,10 @@ class RandomWindow(T.Augmentation):
     def get_transform(self, image: NDArray) -> WindowTransform:
         """A window of ``image`` [H, W, C] drawn at random."""
         scale, angle, displacement = self.scale, 0.0, None
-        if self.rotation is not None and self._rand_range() < _WARP_SHARE:
-            scale *= math.exp(np.random.uniform(-_LOG_SCALE, _LOG_SCALE))
+        if self.rotation is not None and self._rand_range() < WARP_SHARE:
+            scale *= math.exp(np.random.uniform(-LOG_SCALE, LOG_SCALE))
             angle = np.random.uniform(-self.rotation, self.rotation)
-            displacement = elastic_displacement((self.side, self.side), _ELASTIC)
+            displacement = elastic_displacement((self.side, self.side), ELASTIC)
         center = [self._place(length * scale) / scale for length in (image.shape[1], image.shape[0])]
         return WindowTransform((center[0], center[1]), (scale, scale), (self.side, self.side), angle, displacement)
 
