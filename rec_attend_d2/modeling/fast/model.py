@@ -37,7 +37,7 @@ from .claims import Claims, instances_of_claims, mask_pixels, new_objects, write
 from .image_encoder import FEATURE_STRIDES
 from .losses import MIN_BOX_IOU, PatchPairs, box_loss, box_quality, class_loss, mask_loss, place_losses, score_loss
 from .scorer import ClassScorer
-from .sizes import Sizes
+from .sizes import Sizes, rounded_up
 from .targets import ObjectTargets, match_candidates, overlap_with_objects
 from .tiles import USUAL_TILE, Progress, find_in_tiles
 from .training import TrueBoxes, draw_memory, glance_statistics
@@ -126,7 +126,7 @@ class FastRecAttend(RecurrentAttention):
     def padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The smallest (H, W), multiples of what the image encoder needs, with room for an image of ``size`` (h, w)."""
         multiple: Any = self.preprocessor.multiple
-        return -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple
+        return rounded_up(size[0], multiple), rounded_up(size[1], multiple)
 
     def preprocess_image(self, batched_inputs: list[dict]) -> Tensor:
         """Images [B, 3, H, W], BGR, normalised, with black below and right of smaller ones.

@@ -15,6 +15,11 @@ _PADDING_RATIO, _PADDING = 0.2, 1 / 6
 _SPECK = 0.02
 
 
+def rounded_up(length: float, multiple: int) -> int:
+    """The smallest multiple that is not below a length."""
+    return math.ceil(length / multiple) * multiple
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Sizes in network pixels.
@@ -33,7 +38,7 @@ class Sizes:
     @property
     def patch(self) -> int:
         """F, side of a patch, a multiple of 8."""
-        return max(_SMALLEST_PATCH, math.ceil(_PATCH * self.width / 8) * 8)
+        return max(_SMALLEST_PATCH, rounded_up(_PATCH * self.width, 8))
 
     @property
     def padding(self) -> tuple[float, float]:

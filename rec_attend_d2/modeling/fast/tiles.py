@@ -8,7 +8,6 @@ gets a tile of its own. Memory grows with the tile and with the number of object
 Shapes: `h, w` scaled picture, network pixels; `T` side of a tile.
 """
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,16 +18,16 @@ from torch import Tensor
 from ...layers.boxes import CenterBoxes
 from ..steps import select
 from .claims import Claims, mask_pixels, new_objects, write_claims
+from .image_encoder import DEEPEST_STRIDE
+from .sizes import rounded_up
 
 if TYPE_CHECKING:
     from .model import FastRecAttend
 
-logger = logging.getLogger(__name__)
-
 # Side of the tiles of large pictures.
 USUAL_TILE = 1024
 # Starts of tiles are multiples of it, so that the networks' maps lie as in the whole picture.
-_GRID = 32
+_GRID = DEEPEST_STRIDE
 # Tiles overlap by so many typical widths, and by this number of pixels at least.
 _OVERLAP_WIDTHS, _SMALLEST_OVERLAP = 8, 128
 # What comes so near to an inner border, in typical widths, is seen better by the next tile.
@@ -63,7 +62,7 @@ class Tile:
 def _starts(length: int, side: int, step: int) -> list[int]:
     if length <= side:
         return [0]
-    last = -(-(length - side) // _GRID) * _GRID
+    last = rounded_up(length - side, _GRID)
     return [*range(0, last, step), last]
 
 
@@ -173,8 +172,8 @@ def find_in_tiles(model: "FastRecAttend", image: Any, side: int = USUAL_TILE, pr
         progress: goes over the tiles, to show how far it is.
     """
     width = model.sizes.width
-    overlap = -(-max(_SMALLEST_OVERLAP, round(_OVERLAP_WIDTHS * width)) // _GRID) * _GRID
-    side = max(-(-side // _GRID) * _GRID, 2 * overlap)
+    overlap = rounded_up(max(_SMALLEST_OVERLAP, round(_OVERLAP_WIDTHS * width)), _GRID)
+    side = max(rounded_up(side, _GRID), 2 * overlap)
     search = TiledSearch(model, image, margin=_MARGIN_WIDTHS * width)
     for tile in progress(tiles_of(search.size, side, overlap)):
         search.search(tile)
