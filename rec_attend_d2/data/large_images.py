@@ -50,17 +50,14 @@ class ScaledImage:
         shape: (3, h, w).
     """
 
-    def __init__(self, image: NDArray, scale: float, contrast_percentiles: tuple[float, ...] = (), name: str = ""):
+    def __init__(self, image: NDArray, scale: float, contrast_percentiles: tuple[float, ...] = ()):
         """
         Args:
             image: [H, W], [H, W, 3] BGR or [H, W, 4] BGRA, also mapped from a file.
             scale: scaled pixels per pixel.
             contrast_percentiles: of the whole picture's grey values that become 0 and 255; empty = they stay.
-            name: of the picture, for errors.
         """
         self._image = image
-        self._name = name or "The image"
-        self._scale = scale
         self._range = None
         if contrast_percentiles:
             self._range = contrast_range(image[..., None] if image.ndim == 2 else image[..., :3], contrast_percentiles)
@@ -80,4 +77,4 @@ class ScaledImage:
         ).apply_image(self._image)
         if self._range is not None:
             pixels = stretch_to(pixels, *self._range)
-        return torch.from_numpy(np.ascontiguousarray(to_bgr(pixels, (), self._name).transpose(2, 0, 1)))
+        return torch.from_numpy(np.ascontiguousarray(to_bgr(pixels).transpose(2, 0, 1)))

@@ -161,12 +161,15 @@ class WindowMapper:
         """
         height, width = image.shape[:2]
         size = [max(1, round(length * self.scale)) for length in (height, width)]
-        entry = {"height": height, "width": width, "notes": self._notes(height, width)}
+        scaled: torch.Tensor | ScaledImage
         if isinstance(image, np.memmap):
-            return {**entry, "image": ScaledImage(image, self.scale, self.contrast_percentiles)}, T.NoOpTransform()
-        if math.prod(size) > LARGEST_WHOLE:
-            return {**entry, "image": ScaledImage(image, self.scale)}, T.NoOpTransform()
-        return {**entry, "image": _to_tensor(resize_array(image, size))}, T.NoOpTransform()
+            scaled = ScaledImage(image, self.scale, self.contrast_percentiles)
+        elif math.prod(size) > LARGEST_WHOLE:
+            scaled = ScaledImage(image, self.scale)
+        else:
+            scaled = _to_tensor(resize_array(image, size))
+        notes = self._notes(height, width)
+        return {"height": height, "width": width, "notes": notes, "image": scaled}, T.NoOpTransform()
 
     def _notes(self, height: int, width: int) -> tuple[str, ...]:
         if self.object_size <= max(height, width):
