@@ -11,6 +11,7 @@ from detectron2.data.transforms import NoOpTransform
 from ..data.instances import InstanceTargets
 from ..data.map_targets import MapTargetGenerator
 from ..data.training import sees_windows, training_size
+from ..structures import as_crops
 from .disks import grid_of_disks
 from .probes import number_of_classes, usual_objects
 
@@ -35,8 +36,7 @@ def synthetic_batch(cfg: CfgNode, images: int) -> list[dict]:
         entry = {"file_name": f"synthetic image {number}", "image_id": number, "height": size[0], "width": size[1]}
         entry["image"] = torch.from_numpy(generator.integers(0, 256, (3, *size), dtype=np.uint8))
         if sees_windows(cfg):
-            numbers = np.arange(1, objects + 1, dtype=np.int32)
-            entry["labels"] = torch.from_numpy((masks * numbers[:, None, None]).sum(0, dtype=np.int32))
+            entry["labels"] = torch.from_numpy(as_crops(masks).label_image(np.int32))
             entry["gt_classes"] = torch.from_numpy(classes)
         else:
             entry["instances"] = targets.to_instances(objects)

@@ -23,7 +23,7 @@ from ..data.augmentation import AUGMENTATIONS, augmentations_around
 from .probes import finds_masks, is_of_this_project
 
 # How a training image is made, taken over from this project's config for all models.
-RECIPE_KEYS = ("AUGMENTATIONS", "MAX_SHIFT", "WARP", "CONTRAST_PERCENTILES", "CROP")
+RECIPE_KEYS = ("AUGMENTATIONS", "MAX_SHIFT", "WARP", "CONTRAST_PERCENTILES")
 LOADER_KEYS = ("FILTER_EMPTY_ANNOTATIONS", "NUM_WORKERS")
 # Evaluations per training where nothing else is said.
 POINTS = 8
@@ -132,13 +132,11 @@ def _take_recipe(cfg: CfgNode, recipe: str) -> None:
     if not recipe:
         cfg.INPUT.AUGMENTATIONS = ["RandomHorizontalFlip"]  # Detectron2's default
         return
-    ours, own_crop = load_config(recipe, []), cfg.INPUT.CROP
+    ours = load_config(recipe, [])
     for key in RECIPE_KEYS:
         cfg.INPUT[key] = ours.INPUT[key]
     for key in LOADER_KEYS:
         cfg.DATALOADER[key] = ours.DATALOADER[key]
-    if own_crop.ENABLED:
-        cfg.INPUT.CROP = own_crop
     # Pictures without objects are drawn for the fast model alone.
     cfg.INPUT.AUGMENTATIONS = [name for name in ours.INPUT.AUGMENTATIONS if name in AUGMENTATIONS]
 
