@@ -89,10 +89,8 @@ def different_settings(cfg: CN, config_file: Path) -> list[str]:
 
 def input_words(cfg: Mapping) -> str:
     """How large images are in the network of a config, in words."""
-    if cfg["MODEL"]["META_ARCHITECTURE"] != "FastRecAttend":
-        return "{} x {}".format(*cfg["INPUT"]["IMAGE_SIZE"])
-    size = cfg["INPUT"].get("OBJECT_SIZE")
-    if size is None:  # trained before sizes followed from objects
+    size = cfg["INPUT"].get("OBJECT_SIZE")  # None of one that was trained before sizes followed from objects
+    if size is None or cfg["MODEL"]["META_ARCHITECTURE"] != "FastRecAttend":
         return "{} x {}".format(*cfg["INPUT"]["IMAGE_SIZE"])
     pixels = f"objects of {cfg['INPUT']['OBJECT_PIXELS']:g} pixels"
     return f"{pixels} ({size:g} in the file)" if size else pixels
