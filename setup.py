@@ -34,6 +34,8 @@ install_requires = [
     # The headless build of OpenCV: the one named opencv-python links libGL, libglib and libxcb, which servers and
     # containers lack, so importing it fails there. Nothing here opens a window.
     "opencv-python-headless>=4.7",
+    # Measures objects: area, axes, intensity.
+    "scikit-image>=0.20",
     "pycocotools>=2.0.6",
     # The original authors' weight files and CVPPP's archives are HDF5.
     "h5py>=3.8",
@@ -41,6 +43,8 @@ install_requires = [
     "pyyaml>=6.0",
     # Microscopes write TIFFs larger than memory, which are mapped.
     "tifffile>=2022.8.12",
+    # ImageJ's regions of interest, which Fiji opens.
+    "roifile>=2023.2.12",
     "tensorboard>=2.12",
     "tabulate>=0.9",
     "termcolor>=1.1",
@@ -93,4 +97,5 @@ setup(
     python_requires=">=3.10",
     install_requires=install_requires,
     extras_require=extras_require,
+    entry_points={"console_scripts": ["rec-attend = rec_attend_d2.cli:main"]},
 )

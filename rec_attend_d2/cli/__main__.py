@@ -1,0 +1,5 @@
+"""``python -m rec_attend_d2.cli``, where the script is not on the path."""
+
+from . import main
+
+main()
