@@ -88,7 +88,7 @@ def load_coco(
         FileNotFoundError: json, image folder or an image is missing.
         ValueError: the json is not valid; the message names the file, the item and the key.
     """
-    content = _read_json(json_file, image_root)
+    content = read_coco_json(json_file, image_root)
     if categories:
         content = keep_categories(content, categories, json_file)
     classes = sorted(content["categories"], key=lambda category: category["id"])
@@ -176,7 +176,8 @@ def _check_same(name: str, json_file: str, image_root: str, categories: tuple[st
         )
 
 
-def _read_json(json_file: str, image_root: str) -> dict:
+def read_coco_json(json_file: str, image_root: str) -> dict:
+    """The content of a json in COCO's instances format, checked but for images and outlines; as :func:`load_coco`."""
     if not os.path.isfile(json_file):
         raise FileNotFoundError(
             f"Annotation file {json_file} does not exist. {describe_contents(Path(json_file).parent)} Correct the path "
