@@ -5,6 +5,7 @@ calls :func:`add_rec_attend_config` on it before merging a file.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from detectron2.config import get_cfg
 KEYS_OF_FAST_MODEL = frozenset(
     {
         *("PREPROCESSOR.NAME", "BOX_PROPOSER.NAME", "SEGMENTATION_HEAD.NAME", "STOP_SCORER.NAME", "NUM_CLASSES"),
+        "CLASS_NAMES",
         *("TRAINING.RECOMPUTE", "TEST.AUTOCAST", "TEST.SCORE_THRESHOLD"),
     }
 )
@@ -44,11 +46,21 @@ def load_config(config_file: str | os.PathLike, options: list) -> CN:
     if config_file:
         _merge_file(cfg, os.fspath(config_file))
     try:
-        cfg.merge_from_list(options)
+        cfg.merge_from_list(_with_floats(cfg, options))
     except _INVALID as error:
         raise ValueError(f"The options {' '.join(map(str, options))} are not valid: {_reason(error)}") from error
     use_available_device(cfg)
     return cfg
+
+
+def _with_floats(cfg: CN, options: list) -> list:
+    """Keys and values in turn, in which whole numbers for keys of floating point numbers are such."""
+    flat = _flat(cfg)
+    values = list(options)
+    for index in range(1, len(values), 2):
+        if isinstance(flat.get(str(values[index - 1])), float) and re.fullmatch(r"[+-]?\d+", str(values[index])):
+            values[index] = float(values[index])
+    return values
 
 
 def _merge_file(cfg: CN, path: str) -> None:
@@ -217,6 +229,8 @@ def _add_unroll_config(node: CN) -> None:
     # Classes that the fast model tells apart; 0 = one kind of objects. The paper's model takes classes from the
     # semantic maps of a preprocessor (FOREGROUND_CLASSES > 1).
     node.NUM_CLASSES = 0
+    # Names of class 0, 1, ... of the fast model, for tables and files; empty = those of the data sets.
+    node.CLASS_NAMES = []
     # Initial weights of conv and linear layers: "kaiming", or "truncated_normal" (std 0.01, as the original code).
     node.INIT = "kaiming"
 

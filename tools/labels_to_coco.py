@@ -17,6 +17,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from rec_attend_d2.cli.annotations import add_label_arguments
 from rec_attend_d2.data.datasets.label_conversion import (
     ConvertedImage,
     convert_images,
@@ -24,9 +25,7 @@ from rec_attend_d2.data.datasets.label_conversion import (
     summary,
     write_coco,
 )
-from rec_attend_d2.data.datasets.label_images import Background
 from rec_attend_d2.data.datasets.label_sources import (
-    UNLABELED,
     Selection,
     Source,
     find_mask_folders,
@@ -34,19 +33,6 @@ from rec_attend_d2.data.datasets.label_sources import (
     some_names,
     unused_entries,
 )
-
-
-def background_of(text: str) -> Background:
-    """A value, or red, green and blue separated by commas. Raises argparse's error for anything else."""
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) == 1:
-        return numbers[0]
-    if len(numbers) == 3 and all(0 <= number <= 255 for number in numbers):
-        return numbers[0], numbers[1], numbers[2]
-    raise argparse.ArgumentTypeError(f"'{text}' is neither a value, such as 0, nor a colour, such as 255,255,255")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -58,17 +44,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--val-fraction", type=float, metavar="X", help="share of the images for validation")
     parser.add_argument("--val-output", type=Path, metavar="FILE.json", help="json to write for validation")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images for validation (default 0)")
-    parser.add_argument("--image-suffix", default="", metavar="TEXT", help="only images whose name ends so, as _img")
-    parser.add_argument("--label-suffix", default="", metavar="TEXT", help="only labels whose name ends so, as _label")
     parser.add_argument("--category", default="cell", metavar="NAME", help="what the objects are (default cell)")
-    parser.add_argument("--background", type=background_of, metavar="V or R,G,B", help="value or colour (default 0)")
-    parser.add_argument(
-        "--unlabeled", choices=UNLABELED, help="images without label image: an error (default), no objects, or left out"
-    )
-    group = parser.add_mutually_exclusive_group()
-    pieces = {"dest": "pieces", "action": "store_const", "default": "check"}
-    group.add_argument("--split-components", **pieces, const="split", help="every connected piece is an object")
-    group.add_argument("--keep-components", **pieces, const="keep", help="objects are in pieces: do not ask")
+    add_label_arguments(parser)
     arguments = parser.parse_args()
     if (arguments.val_fraction is None) != (arguments.val_output is None):
         parser.error("--val-fraction and --val-output belong together; give both or none.")

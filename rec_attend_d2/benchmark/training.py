@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from ..engine import Trainer
 from ..engine.checkpointer import SafeCheckpointer
 from ..engine.early_stopping import TrainingStopped
+from ..engine.time_budget import move_schedule
 from ..process_memory import peak_memory
 from .measuring import on_cuda
 from .models import DetectorMapper, ModelSpec
@@ -90,7 +91,7 @@ class BudgetHook(HookBase):
         self.seconds += cpu if self._spec.clock == "cpu" else wall
         self.cpu_seconds += cpu
         self.iterations += 1
-        self._move_schedule()
+        move_schedule(self.trainer, self.share)
         checkpointer = self.trainer.checkpointer
         points = self._spec.points
         if int(self.share * points) > int(before * points):
@@ -105,12 +106,6 @@ class BudgetHook(HookBase):
     def _since_start(self) -> tuple[float, float]:
         """Seconds of the iteration by the wall clock, and of all threads of this process."""
         return time.perf_counter() - self._start[0], time.process_time() - self._start[1]
-
-    def _move_schedule(self) -> None:
-        scheduler, length = self.trainer.scheduler, self.trainer.cfg.SOLVER.MAX_ITER
-        # The trainer's own hook steps once more before this one sets it again, and the schedule ends at its length.
-        scheduler.last_epoch = min(round(self.share * length), length - 1) - 1
-        scheduler.step()
 
     def _add_point(self) -> None:
         if not self.peak_memory:  # before anything but training has run in this process

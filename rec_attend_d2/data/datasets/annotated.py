@@ -93,4 +93,3 @@ def write_part(content: dict, file_names: set[str], path: Path) -> None:
     kept = {image["id"] for image in images}
     annotations = [annotation for annotation in content["annotations"] if annotation["image_id"] in kept]
     write_json(path, {**content, "images": images, "annotations": annotations}, indent=None)
-

@@ -1,0 +1,205 @@
+"""``rec-attend train``: from annotated pictures to a model, with nothing to choose."""
+
+import argparse
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from tabulate import tabulate
+from tqdm import tqdm
+
+from ..checkpoint.files import save_inference_weights
+from ..data import register_datasets
+from ..data.object_size import network_scale
+from ..engine.time_budget import SCHEDULE_LENGTH, measure_speed, train_for
+from ..planning import Plan
+from ..planning.preparation import Prepared, coco_entries, prepare, read_prepared, schedule_keys
+from ..planning.schedule import THRESHOLD_PICTURES, make_schedule
+from ..prediction import Predictor
+from ..report.thresholds import choose_threshold
+from ..whole_files import written_at_once
+from .annotations import add_annotation_arguments, annotated
+
+DEFAULT_MINUTES = 20.0
+# What a model's folder holds; the report is written last.
+PLAN, CONFIG, WEIGHTS, REPORT = "plan.yaml", "config.yaml", "model.pth", "report.html"
+DATA, TRAINING = "data", "training"
+# What the bar shows, and its name in the log.
+_SHOWN = {"loss": "total_loss", "SBD": "counting/SBD", "count error": "counting/abs_DiC"}
+_LOGGED = ("detectron2", "fvcore", "rec_attend_d2")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    add_annotation_arguments(parser)
+    validation = parser.add_argument_group("pictures for validation, if not a part of these")
+    validation.add_argument("--val-images", type=Path, metavar="FOLDER", help="images (default: the --images)")
+    validation.add_argument("--val-labels", type=Path, metavar="FOLDER", help="their label images")
+    validation.add_argument("--val-coco", type=Path, metavar="FILE", help="their annotations in COCO format")
+    parser.add_argument("--plan", type=Path, metavar="FILE", help="train by a plan.yaml that was written and edited")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder of the model")
+    parser.add_argument("--minutes", type=float, help=f"of all together (default {DEFAULT_MINUTES:g})")
+    parser.add_argument("--category", default="object", metavar="NAME", help="what objects of label images are")
+    parser.add_argument("--overwrite", action="store_true", help="begin anew, even if a model is there")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Look, plan, train, choose the threshold, measure, report; an interrupted run goes on where it was."""
+    started = time.perf_counter()
+    output, wished = arguments.output, _wished(arguments)
+    if arguments.overwrite:
+        _clear(output)
+    if (output / PLAN).is_file():
+        plan = Plan.read(output / PLAN)
+        _check_same(plan, wished, output)
+        if (output / REPORT).is_file():
+            print(f"{output} is finished: see {output / REPORT}. --overwrite trains it anew.")
+            return
+        print(f"Going on with {output}.")
+        prepared = read_prepared(plan, output / DATA)
+    else:
+        prepared = _begin(output, wished, started)
+    _log_to(output / TRAINING / "log.txt")
+    cfg = _training_config(prepared.plan, output)
+    weights = _train(cfg, 60 * prepared.plan.learning_minutes)
+    _finish(cfg, weights, prepared, output)
+    print(f"\nCount by it:\n\n    rec-attend count --model {output} new_images --output results")
+
+
+def _wished(arguments: argparse.Namespace) -> Plan:
+    """What the command line asks for, with settings only where a plan gives them. Raises ValueError."""
+    if arguments.plan is not None:
+        if arguments.images or arguments.labels or arguments.coco:
+            raise ValueError("--plan names its data itself: leave out --images, --labels and --coco, or edit it.")
+        plan = Plan.read(arguments.plan)
+        minutes = plan.minutes if arguments.minutes is None else arguments.minutes
+        return Plan(plan.data, plan.validation, plan.why_validation, minutes, plan.settings, plan.class_names)
+    if arguments.images is None:
+        raise ValueError("Say where the pictures are: --images with --labels or --coco, or --plan.")
+    minutes = DEFAULT_MINUTES if arguments.minutes is None else arguments.minutes
+    if not minutes > 0:
+        raise ValueError(f"--minutes is {minutes}; give more than 0.")
+    data = annotated(arguments, arguments.images, arguments.labels, arguments.coco, arguments.category)
+    if arguments.val_labels is None and arguments.val_coco is None:
+        if arguments.val_images is not None:
+            raise ValueError("--val-images needs --val-labels or --val-coco.")
+        return Plan(data, [], "", minutes)
+    images = arguments.val_images or arguments.images
+    validation = annotated(arguments, images, arguments.val_labels, arguments.val_coco, arguments.category)
+    return Plan(data, validation, "given by the user", minutes)
+
+
+def _clear(output: Path) -> None:
+    """Remove what an earlier training left in the folder, and nothing else."""
+    for name in (PLAN, CONFIG, WEIGHTS, REPORT):
+        (output / name).unlink(missing_ok=True)
+    for name in (DATA, TRAINING):
+        shutil.rmtree(output / name, ignore_errors=True)
+
+
+def _check_same(plan: Plan, wished: Plan, output: Path) -> None:
+    """Raise a ValueError where the folder has a training of something else."""
+    different = []
+    if _absolute(plan) != _absolute(wished):
+        different.append("pictures")
+    if plan.minutes != wished.minutes:
+        different.append("minutes")
+    if wished.settings and schedule_keys(plan.settings) != schedule_keys(wished.settings):
+        different.append("settings")
+    if different:
+        raise ValueError(
+            f"{output} has a training with other {' and '.join(different)} (see {output / PLAN}). Name another "
+            "--output, or begin anew by --overwrite."
+        )
+
+
+def _absolute(plan: Plan) -> tuple:
+    paths = (plan.data.images, plan.data.labels, plan.data.coco)
+    return tuple(path and path.absolute() for path in paths)
+
+
+def _begin(output: Path, wished: Plan, started: float) -> Prepared:
+    """Look at the data and make the plan, which is written last."""
+    output.mkdir(parents=True, exist_ok=True)
+    wished = replace(wished, settings=schedule_keys(wished.settings))
+    prepared = prepare(wished, output / DATA, partial(tqdm, unit="picture", desc="looking", leave=False, disable=None))
+    print(tabulate(prepared.found))
+    for line in prepared.doubts:
+        print(f"Look at this: {line}.")
+    _log_to(output / TRAINING / "log.txt")
+    cfg = _training_config(prepared.plan, output)
+    speed = measure_speed(cfg)
+    left = 60 * wished.minutes - (time.perf_counter() - started)
+    schedule = make_schedule(left, speed, prepared.validation_sizes, network_scale(cfg))
+    settings = schedule.settings | prepared.plan.settings
+    plan = replace(prepared.plan, settings=settings, learning_minutes=round(schedule.learning / 60, 3))
+    plan.write(output / PLAN)
+    print(tabulate(setting_rows(plan), ["setting", "", "why"], maxcolwidths=[None, 24, 60]))
+    print(f"Validation: {plan.why_validation}.\nAll of it, to be edited: {output / PLAN}")
+    return replace(prepared, plan=plan)
+
+
+def setting_rows(plan: Plan) -> list[tuple[str, str, str]]:
+    """Key, value and reason of every setting, in words."""
+    values = {key: item.value for key, item in plan.settings.items()}
+    words = {
+        key: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in values.items()
+    }
+    return [(key, words[key], item.why) for key, item in plan.settings.items()]
+
+
+def _training_config(plan: Plan, output: Path) -> CfgNode:
+    cfg = plan.config()
+    cfg.DATASETS.COCO_FILES = coco_entries(plan, output / DATA)
+    (cfg.DATASETS.TRAIN,), (cfg.DATASETS.TEST,) = ([(entry[0],)] for entry in cfg.DATASETS.COCO_FILES)
+    cfg.OUTPUT_DIR = str(output / TRAINING)
+    cfg.SOLVER.MAX_ITER = SCHEDULE_LENGTH
+    register_datasets(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def _log_to(path: Path) -> None:
+    """Let the libraries log into a file, and only warnings on the screen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file, screen = logging.FileHandler(path), logging.StreamHandler(sys.stderr)
+    screen.setLevel(logging.WARNING)
+    for name in _LOGGED:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.handlers, logger.propagate = [file, screen], False
+
+
+def _train(cfg: CfgNode, seconds: float) -> Path:
+    """The checkpoint to use; a bar shows how far it is."""
+    with tqdm(
+        total=100, unit="%", desc="training", bar_format="{l_bar}{bar}| {elapsed}, {remaining} left{postfix}"
+    ) as bar:
+
+        def tell(share: float, latest: Mapping[str, float]) -> None:
+            shown = {name: latest[key] for name, key in _SHOWN.items() if key in latest}
+            bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items()}, refresh=False)
+            bar.update(100 * share - bar.n)
+
+        return train_for(cfg, seconds, tell)
+
+
+def _finish(cfg: CfgNode, weights: Path, prepared: Prepared, output: Path) -> None:
+    """Write the model with its threshold, measure it and report."""
+    with written_at_once(output / WEIGHTS) as partial_file:
+        save_inference_weights(str(weights), str(partial_file))
+    predictor = Predictor(cfg, output / WEIGHTS)
+    chosen = choose_threshold(predictor, cfg.DATASETS.TRAIN[0], THRESHOLD_PICTURES)
+    final = cfg.clone()
+    final.defrost()
+    final.MODEL.REC_ATTEND.TEST.SCORE_THRESHOLD = chosen.threshold
+    final.MODEL.WEIGHTS, final.OUTPUT_DIR = WEIGHTS, "output"
+    final.DATASETS.COCO_FILES, final.DATASETS.TRAIN, final.DATASETS.TEST = [], (), ()
+    with written_at_once(output / CONFIG) as partial_file:
+        partial_file.write_text(final.dump(), encoding="utf-8")

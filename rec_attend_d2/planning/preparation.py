@@ -1,0 +1,125 @@
+"""From annotated pictures to a plan: read, look, divide, choose; leaves the two data sets and what was found."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..data.datasets.annotated import Annotated, write_part
+from ..data.datasets.coco_files import load_coco
+from ..whole_files import write_json
+from .groups import choose_validation
+from .plan import Plan, Setting, choose_settings
+from .survey import Progress, Survey, doubts, findings, survey
+
+_TRAIN, _VAL, _FINDINGS = "train.json", "val.json", "findings.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is to be trained.
+
+    Attributes:
+        plan: with settings and validation pictures.
+        found: what the data are, rows of a table.
+        doubts: what looks wrong with them.
+        validation_sizes: (H, W) of the validation pictures, pixels.
+    """
+
+    plan: Plan
+    found: list[tuple[str, str]]
+    doubts: list[str]
+    validation_sizes: list[tuple[int, int]]
+
+
+def prepare(wished: Plan, folder: Path, progress: Progress = lambda items: items) -> Prepared:
+    """Read and look at the pictures, keep some for validation, choose the settings that ``wished`` leaves open.
+
+    Args:
+        wished: the data and the minutes; of a plan that was edited also settings and validation pictures.
+        folder: gets train.json, val.json and findings.json.
+        progress: goes over the pictures.
+
+    Raises:
+        FileNotFoundError, ValueError: something is missing or wrong with the data; the message names it.
+    """
+    json_file = wished.data.coco or folder / "all.json"
+    content = wished.data.read(json_file)
+    records = load_coco(str(json_file), str(wished.data.images))
+    names = [category["name"] for category in sorted(content["categories"], key=lambda category: category["id"])]
+    used = sorted({item["category_id"] for record in records for item in record["annotations"]})
+    found = survey(records, names, progress)
+    plan, validation = _divided(wished, found)
+    if isinstance(validation, Annotated):
+        kept = {image["file_name"] for image in content["images"]}
+        _write_validation(validation, names, folder)
+    else:
+        kept = {image["file_name"] for image in content["images"]} - set(validation)
+        _check_known(validation, content, json_file)
+        write_part(content, set(validation), folder / _VAL)
+    write_part(content, kept, folder / _TRAIN)
+    settings = choose_settings(found) | wished.settings
+    rows, lines = findings(found), doubts(found)
+    if len(used) < len(names):
+        empty = ", ".join(name for number, name in enumerate(names) if number not in used)
+        lines.append(f"no object is of the categories {empty}")
+    write_json(folder / _FINDINGS, {"findings": rows, "doubts": lines})
+    sizes = [(record["height"], record["width"]) for record in load_coco(str(folder / _VAL), str(_val_images(plan)))]
+    return Prepared(replace(plan, settings=settings, class_names=names), rows, lines, sizes)
+
+
+def _divided(wished: Plan, found: Survey) -> tuple[Plan, list[str] | Annotated]:
+    """The plan with its validation pictures, and these."""
+    if wished.validation:
+        return wished, wished.validation
+    split = choose_validation(found.pictures)
+    names = [os.path.relpath(name, wished.data.images).replace(os.sep, "/") for name in split.validation]
+    return replace(wished, validation=names, why_validation=split.why), names
+
+
+def _check_known(names: Sequence[str], content: dict, json_file: Path) -> None:
+    known = {image["file_name"] for image in content["images"]}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"{unknown[0]} is to be for validation, but is no image of {json_file}. Correct the plan.")
+    if len(set(names)) == len(known):
+        raise ValueError("All pictures are for validation, so that none is left to train on. Correct the plan.")
+
+
+def _write_validation(pictures: Annotated, names: Sequence[str], folder: Path) -> None:
+    """Write val.json of pictures of their own. Raises a ValueError unless they have the same categories."""
+    content = pictures.read(folder / "val_all.json")
+    theirs = [category["name"] for category in sorted(content["categories"], key=lambda category: category["id"])]
+    if theirs != list(names):
+        raise ValueError(
+            f"The validation pictures have the categories {', '.join(theirs)}, those for training {', '.join(names)}. "
+            "Give both the same, in the order of their ids."
+        )
+    write_part(content, {image["file_name"] for image in content["images"]}, folder / _VAL)
+
+
+def _val_images(plan: Plan) -> Path:
+    return plan.validation.images if isinstance(plan.validation, Annotated) else plan.data.images
+
+
+def read_prepared(plan: Plan, folder: Path) -> Prepared:
+    """What :func:`prepare` left, of a training that goes on."""
+    content = json.loads((folder / _FINDINGS).read_text(encoding="utf-8"))
+    sizes = [(record["height"], record["width"]) for record in load_coco(str(folder / _VAL), str(_val_images(plan)))]
+    return Prepared(plan, [(what, value) for what, value in content["findings"]], content["doubts"], sizes)
+
+
+def coco_entries(plan: Plan, folder: Path) -> list[list[str]]:
+    """Entries of DATASETS.COCO_FILES of the two data sets, for training and for validation, named after the model."""
+    stem = folder.absolute().parent.name
+    return [
+        [f"{stem}_train", str(folder / _TRAIN), str(plan.data.images)],
+        [f"{stem}_val", str(folder / _VAL), str(_val_images(plan))],
+    ]
+
+
+def schedule_keys(settings: dict[str, Setting]) -> dict[str, Setting]:
+    """Settings without those that follow from the machine's speed, unless they were set by hand."""
+    machine = ("TEST.EVAL_PERIOD", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.EARLY_STOPPING")
+    return {key: item for key, item in settings.items() if key not in machine or item.why == Setting.why}
