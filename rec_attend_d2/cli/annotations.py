@@ -30,9 +30,11 @@ def add_label_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGrou
         "--unlabeled", choices=UNLABELED, help="images without label image: an error (default), no objects, or left out"
     )
     group = parser.add_mutually_exclusive_group()
-    pieces = {"dest": "pieces", "action": "store_const", "default": "check"}
-    group.add_argument("--split-components", **pieces, const="split", help="every connected piece is an object")
-    group.add_argument("--keep-components", **pieces, const="keep", help="objects are in pieces: do not ask")
+    for option, const, what in (
+        ("--split-components", "split", "every connected piece is an object"),
+        ("--keep-components", "keep", "objects are in pieces: do not ask"),
+    ):
+        group.add_argument(option, dest="pieces", action="store_const", const=const, default="check", help=what)
 
 
 def add_annotation_arguments(parser: argparse.ArgumentParser) -> None:

@@ -147,11 +147,9 @@ def _begin(output: Path, wished: Plan, started: float) -> Prepared:
 
 def setting_rows(plan: Plan) -> list[tuple[str, str, str]]:
     """Key, value and reason of every setting, in words."""
-    values = {key: item.value for key, item in plan.settings.items()}
-    words = {
-        key: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in values.items()
-    }
-    return [(key, words[key], item.why) for key, item in plan.settings.items()]
+    values = [item.value for item in plan.settings.values()]
+    words = [", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in values]
+    return [(key, word, item.why) for (key, item), word in zip(plan.settings.items(), words, strict=True)]
 
 
 def _training_config(plan: Plan, output: Path) -> CfgNode:
@@ -178,9 +176,8 @@ def _log_to(path: Path) -> None:
 
 def _train(cfg: CfgNode, seconds: float) -> Path:
     """The checkpoint to use; a bar shows how far it is."""
-    with tqdm(
-        total=100, unit="%", desc="training", bar_format="{l_bar}{bar}| {elapsed}, {remaining} left{postfix}"
-    ) as bar:
+    layout = "{l_bar}{bar}| {elapsed}, {remaining} left{postfix}"
+    with tqdm(total=100, desc="training", bar_format=layout, disable=None) as bar:
 
         def tell(share: float, latest: Mapping[str, float]) -> None:
             shown = {name: latest[key] for name, key in _SHOWN.items() if key in latest}

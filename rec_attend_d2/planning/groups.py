@@ -91,7 +91,7 @@ def look_alike_groups(pictures: Sequence[PictureFacts]) -> tuple[list[list[int]]
     if reasons and _largest(merged) <= _LARGEST_GROUP:
         return _members(merged), f"pictures with {' or '.join(reasons)} are on the same side"
     if _largest(by_look) > 0.5:
-        order = sorted(numbers, key=lambda index: _natural(pictures[index].file_name))
+        order = sorted(numbers, key=lambda index: _natural(pictures[int(index)].file_name))
         runs = np.empty(len(pictures), int)
         runs[order] = numbers * min(_RUNS, len(pictures)) // len(pictures)
         return _members(runs), "all look alike, as in a film, so that runs in the order of their names stay together"

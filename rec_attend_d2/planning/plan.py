@@ -137,9 +137,12 @@ def _annotated(content: Any, where: str) -> Annotated:
     names = vars(Annotated(Path()))
     if not isinstance(content, Mapping) or "images" not in content or set(content) - set(names):
         raise ValueError(f"{where}: give 'images' and what else is needed of {', '.join(names)}.")
-    fields = {name: Path(value) if name in ("images", "labels", "coco") else value for name, value in content.items()}
-    if isinstance(fields.get("background"), list):
-        fields["background"] = tuple(fields["background"])
+    fields: dict[str, Any] = {
+        name: Path(value) if name in ("images", "labels", "coco") else value for name, value in content.items()
+    }
+    background = fields.get("background")
+    if isinstance(background, list):
+        fields["background"] = tuple(background)
     return Annotated(**fields)
 
 

@@ -61,7 +61,6 @@ def make_schedule(
                 PATIENCE, "it stops after so many evaluations without a better one"
             )
     else:
-        settings["SOLVER.CHECKPOINT_PERIOD"] = Setting(
-            max(1, iterations // EVALUATIONS), f"{speed}; too few to evaluate"
-        )
+        period = max(1, iterations // EVALUATIONS)
+        settings["SOLVER.CHECKPOINT_PERIOD"] = Setting(period, f"{speed}; evaluations on the way would take too long")
     return Schedule(learning, settings)

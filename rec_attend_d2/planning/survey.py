@@ -103,7 +103,7 @@ def look(record: dict[str, Any]) -> PictureFacts:
         solidity=median(solidities) if solidities else math.nan,
         levels=_levels(channels, grey, labels),
         brightness=float(np.median(grey)) if image.dtype == np.uint8 else math.nan,
-        digest=hashlib.sha256(np.ascontiguousarray(image)).hexdigest(),
+        digest=hashlib.sha256(image.tobytes()).hexdigest(),
         thumbnail=_thumbnail(grey),
     )
 
