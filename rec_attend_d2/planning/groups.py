@@ -59,7 +59,8 @@ def choose_validation(pictures: Sequence[PictureFacts], seed: int = 0) -> Split:
     chosen: list[int] = []
     for group in (groups[index] for index in order):
         left = [i for other in groups if other is not group for i in other if i not in chosen]
-        if len(chosen) + len(group) > max(1.5 * wished, 1) and chosen:
+        has_objects = any(pictures[index].areas for index in chosen)
+        if has_objects and len(chosen) + len(group) > 1.5 * wished:
             continue
         if not any(pictures[index].areas for index in left):
             continue
