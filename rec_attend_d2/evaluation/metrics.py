@@ -254,6 +254,25 @@ def pooled_ratio(numerator: float, denominator: float, other_side: float) -> flo
     return float(numerator / denominator) if denominator else float(other_side == 0)
 
 
+def pooled_figures(predicted: int, true: int, matches: int, wrong: int) -> dict[str, float]:
+    """Figures of the objects of several images together.
+
+    Args:
+        predicted: number of predicted objects.
+        true: number of true objects.
+        matches: pairs of both at an IoU of at least 0.5.
+        wrong: sum over the images of the absolute differences of both numbers.
+
+    Returns:
+        ``relative_count_error``: ``wrong`` / ``true``, NaN without true objects. ``F1``: harmonic mean of the shares of
+        predicted and of true objects that are matched, 1 where there are neither.
+    """
+    return {
+        "relative_count_error": wrong / true if true else float("nan"),
+        "F1": pooled_ratio(2 * matches, predicted + true, 0),
+    }
+
+
 def summarize(scores: Sequence[ImageScores]) -> dict[str, float]:
     """The metrics of a data set from the scores of its images (paper, section 4).
 

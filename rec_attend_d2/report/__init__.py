@@ -1,0 +1,1 @@
+"""What a finished model finds in annotated pictures, and pages about it that need no network."""
