@@ -383,3 +383,9 @@ def _add_test_config(node: CN) -> None:
     node.TEST.USE_FOREGROUND = False
     # Remove instances of at most this many pixels.
     node.TEST.MIN_AREA = 0
+
+
+def number_of_classes(cfg: CN) -> int:
+    """How many classes of objects a model of this project tells apart; 1 where all are of one kind."""
+    node = cfg.MODEL.REC_ATTEND
+    return max(1, node.NUM_CLASSES, node.PREPROCESSOR.FOREGROUND_CLASSES - 1)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..report.rendering import Picture, Section, Table
 from .figures import IMAGE_PLOTS, OBJECT_PLOTS, group_bars, learning_curves
 from .measuring import MEGABYTE
 from .models import ModelSpec
-from .rendering import Picture, Section, Table
 
 UNKNOWN = "–"
 # Header of a column to where its figure stands in a model's results, the unit, and how it is shown.

@@ -11,16 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..evaluation.counting_evaluator import true_masks
-from ..evaluation.metrics import MATCH_THRESHOLD
+from ..evaluation.metrics import MATCH_THRESHOLD, pooled_figures
+from ..report.selection import group_label, split_evenly
 from ..structures import AnyMasks, as_crops
-from .scoring import pooled_figures
 
 # Objects touch where at most one pixel lies between them.
 _DISTANCE = 2
 _REACH = np.ones((2 * _DISTANCE + 1, 2 * _DISTANCE + 1), np.uint8)
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-# Largest number of groups.
-GROUPS = 4
 
 
 def contact_shares(masks: AnyMasks) -> NDArray[np.float64]:
@@ -55,17 +53,6 @@ def contact_shares(masks: AnyMasks) -> NDArray[np.float64]:
     return shares
 
 
-def split_evenly(values: Sequence[float] | NDArray[np.float64]) -> list[NDArray[np.intp]]:
-    """Positions of ``values`` in at most :data:`GROUPS` groups of rising values, as equal in size as ties allow.
-
-    Equal values are always in one group; no group is empty.
-    """
-    array = np.asarray(values, dtype=np.float64)
-    edges = np.unique(np.quantile(array, np.linspace(0, 1, GROUPS + 1)[1:-1])) if len(array) else array
-    numbers = np.searchsorted(edges, array, side="left")
-    return [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
-
-
 def _image_figures(images: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     predicted, true, matches = (
         np.array([image[key] for image in images]) for key in ("pred_count", "gt_count", "matches50")
@@ -91,8 +78,7 @@ def _groups(
     array = np.asarray(values, dtype=np.float64)
     return [
         {
-            # The lowest and the highest, once where they are the same.
-            "label": " to ".join(dict.fromkeys(map(template.format, (array[positions].min(), array[positions].max())))),
+            "label": group_label(array[positions], template),
             "size": len(positions),
             "models": {name: figures([of_model[p] for p in positions]) for name, of_model in members.items()},
         }

@@ -13,6 +13,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
+from .. import config
 from ..layers.boxes import CenterBoxes
 from ..modeling import FastRecAttend, RecAttend, RecurrentAttention
 from ..modeling.paper.postprocessing import StrongestInstance
@@ -63,10 +64,7 @@ def usual_objects(cfg: CfgNode) -> int:
 
 def number_of_classes(cfg: CfgNode) -> int:
     """How many classes the objects have."""
-    if not is_of_this_project(cfg):
-        return cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    node = cfg.MODEL.REC_ATTEND
-    return max(1, node.NUM_CLASSES, node.PREPROCESSOR.FOREGROUND_CLASSES - 1)
+    return config.number_of_classes(cfg) if is_of_this_project(cfg) else cfg.MODEL.ROI_HEADS.NUM_CLASSES
 
 
 def postprocessing_of(cfg: CfgNode, masks: Tensor, image_size: tuple[int, int]) -> Callable[[], Any]:

@@ -10,32 +10,23 @@ from detectron2.structures import Instances
 from ..config import load_config
 from ..data.image_io import read_image
 from ..evaluation.coco_evaluator import Detection
+from ..report.plots import picture_png
+from ..report.rendering import PICTURES, Picture, render_html, render_markdown
+from ..report.selection import ranked
 from ..visualization import draw_instances, side_by_side, true_instances
 from ..whole_files import write_json
 from .content import make_sections
-from .figures import picture_png
 from .groups import quality_by_group
 from .models import read_json
-from .rendering import PICTURES, Picture, render_html, render_markdown
 from .scoring import of_images, predicted_masks, scores_of
 from .worker import PREDICTIONS, annotated
 
 JSON, HTML, MARKDOWN = "comparison.json", "report.html", "report.md"
-IMAGES_PER_RANK = 2
 
 
-def ranked(images: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[int]]:
-    """Positions of the images with the largest, the middle and the smallest mean SBD of all models.
-
-    Returns:
-        "best", "median" and "worst" to positions; no image is there twice.
-    """
-    sbd = np.mean([[image["sbd"] for image in of_model] for of_model in images.values()], axis=0)
-    order = np.argsort(-sbd, kind="stable").tolist()
-    best, rest = order[:IMAGES_PER_RANK], order[IMAGES_PER_RANK:]
-    worst, middle = rest[-IMAGES_PER_RANK:], rest[:-IMAGES_PER_RANK]
-    start = max(0, len(middle) - IMAGES_PER_RANK) // 2
-    return {"best": best, "median": middle[start : start + IMAGES_PER_RANK], "worst": worst}
+def by_mean_sbd(images: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[int]]:
+    """Positions of the images with the largest, the middle and the smallest mean SBD of all models; see ranked."""
+    return ranked(np.mean([[image["sbd"] for image in of_model] for of_model in images.values()], axis=0))
 
 
 def _draw(record: dict, kept: Mapping[str, Sequence[Detection]], contrast: Sequence[float]) -> np.ndarray:
@@ -55,7 +46,7 @@ def _gallery(models: Sequence[Mapping[str, Any]], records: Sequence[dict], outpu
     recipe = models[0]["spec"]["recipe"]
     contrast = load_config(recipe, []).INPUT.CONTRAST_PERCENTILES if recipe else []
     pictures = []
-    for rank, positions in ranked({model["name"]: model["results"]["images"] for model in models}).items():
+    for rank, positions in by_mean_sbd({model["name"]: model["results"]["images"] for model in models}).items():
         for number, position in enumerate(positions, start=1):
             kept, words = {}, []
             for name, results in ((model["name"], model["results"]) for model in models):

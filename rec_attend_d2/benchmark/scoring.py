@@ -24,7 +24,7 @@ from ..evaluation.metrics import (
     drop_empty,
     pairwise_dice,
     pairwise_iou,
-    pooled_ratio,
+    pooled_figures,
     score_image,
     summarize,
     symmetric_best_dice,
@@ -104,13 +104,6 @@ def scores_of(detections: Sequence[Detection]) -> NDArray[np.float64]:
     return np.array([detection["score"] for detection in detections], dtype=np.float64)
 
 
-def evenly_spaced(records: Sequence[dict], count: int) -> list[dict]:
-    """At most so many of the images, spread evenly over the data set."""
-    if len(records) <= count:
-        return list(records)
-    return [records[int(position)] for position in np.linspace(0, len(records) - 1, count)]
-
-
 def choose_threshold(records: Sequence[dict], found: Found) -> float:
     """The score threshold, of :data:`THRESHOLDS`, with the largest mean SBD over images with annotations.
 
@@ -142,25 +135,6 @@ def score_predictions(record: dict, detections: Sequence[Detection], threshold: 
     masks = predicted_masks(detections, (record["height"], record["width"]))[scores_of(detections) >= threshold]
     masks = drop_crowd(masks, truth, true_masks(record, iscrowd=1))
     return score_image(masks, truth), pairwise_iou(masks, truth).max(axis=0, initial=0.0).tolist()
-
-
-def pooled_figures(predicted: int, true: int, matches: int, wrong: int) -> dict[str, float]:
-    """Figures of the objects of several images together.
-
-    Args:
-        predicted: number of predicted objects.
-        true: number of true objects.
-        matches: pairs of both at an IoU of at least 0.5.
-        wrong: sum over the images of the absolute differences of both numbers.
-
-    Returns:
-        ``relative_count_error``: ``wrong`` / ``true``, NaN without true objects. ``F1``: harmonic mean of the shares of
-        predicted and of true objects that are matched, 1 where there are neither.
-    """
-    return {
-        "relative_count_error": wrong / true if true else float("nan"),
-        "F1": pooled_ratio(2 * matches, predicted + true, 0),
-    }
 
 
 def score_all(truth: CocoTruth, records: Sequence[dict], found: Found, threshold: float) -> dict[str, Any]:

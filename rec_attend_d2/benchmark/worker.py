@@ -19,10 +19,11 @@ from torch import nn
 
 from ..evaluation.coco_evaluator import load_truth
 from ..process_memory import peak_memory
+from ..report.selection import evenly_spaced
 from ..whole_files import write_json
 from .measuring import count_flops, timing, use_threads
 from .models import ComparisonError, ModelSpec, inference_mapper, load_model, read_json
-from .scoring import Found, choose_threshold, evenly_spaced, predict, score_all
+from .scoring import Found, choose_threshold, predict, score_all
 from .training import FINAL, train_under_budget
 
 MODEL, TRAINING, RESULTS = "model.json", "training.json", "results.json"

@@ -248,7 +248,7 @@ class ClassAgnosticBoxEvaluator(AveragePrecisionEvaluator):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As :class:`AveragePrecisionEvaluator`."""
         super().__init__(*args, **kwargs)
-        self._truth = _as_one_class(self._truth)
+        self._truth = as_one_class(self._truth)
 
     def score(self, record: Record, output: Mapping[str, Any]) -> list[Detection]:
         found = checked_instances(record, output)
@@ -261,7 +261,8 @@ class ClassAgnosticBoxEvaluator(AveragePrecisionEvaluator):
         return self._truth.detections(record["image_id"], objects)
 
 
-def _as_one_class(truth: CocoTruth) -> CocoTruth:
+def as_one_class(truth: CocoTruth) -> CocoTruth:
+    """The same truth, in which all objects are of one class, "object"."""
     content = {**truth.coco.dataset, "categories": [{"id": _OBJECT_ID, "name": "object"}]}
     if truth.has_annotations:
         content["annotations"] = [{**a, "category_id": _OBJECT_ID} for a in content["annotations"]]

@@ -129,18 +129,26 @@ def coverage(iou: AnyMatrix, weights: NDArray) -> float:
     return float(np.average(largest(iou, axis=0), weights=weights))
 
 
-def count_matches(iou: AnyMatrix, threshold: float = MATCH_THRESHOLD) -> int:
-    """Largest number of one-to-one pairs in ``iou`` [P, N] whose IoU is at least ``threshold`` (> 0).
+def match_pairs(iou: AnyMatrix, threshold: float = MATCH_THRESHOLD) -> NDArray[np.int64]:
+    """The most one-to-one pairs in ``iou`` [P, N] whose IoU is at least ``threshold`` (> 0).
 
-    Both sides may overlap among themselves, so a pair is not always unique; the maximum is, and it does not depend
-    on the order or the scores of the predictions.
+    Both sides may overlap among themselves, so a pair is not always unique; the number of pairs is, and it does not
+    depend on the order or the scores of the predictions.
+
+    Returns:
+        [N], the number of the prediction that each true instance is paired with; -1 = none.
     """
     if 0 in iou.shape:
-        return 0
+        return np.full(iou.shape[1], -1)
     allowed = csr_array(iou)
     allowed.data = allowed.data >= threshold
     allowed.eliminate_zeros()
-    return int(np.count_nonzero(maximum_bipartite_matching(allowed) >= 0))
+    return maximum_bipartite_matching(allowed).astype(np.int64)
+
+
+def count_matches(iou: AnyMatrix, threshold: float = MATCH_THRESHOLD) -> int:
+    """Number of the pairs of :func:`match_pairs`."""
+    return int(np.count_nonzero(match_pairs(iou, threshold) >= 0))
 
 
 def drop_empty(masks: AnyMasks) -> MaskCrops:
@@ -165,14 +173,21 @@ def in_crowd(share_inside: AnyMatrix, iou: AnyMatrix) -> NDArray[np.bool_]:
     return (largest(share_inside, axis=1) > MATCH_THRESHOLD) & (largest(iou, axis=1) < MATCH_THRESHOLD)
 
 
-def drop_crowd(pred_masks: AnyMasks, gt_masks: AnyMasks, crowd_masks: AnyMasks) -> MaskCrops:
-    """The non-empty predictions that are to be scored, see :func:`in_crowd`; all of images of one size."""
-    pred, gt, crowd = drop_empty(pred_masks), as_crops(gt_masks), as_crops(crowd_masks)
-    if not len(crowd):
-        return pred
+def to_be_scored(pred_masks: AnyMasks, gt_masks: AnyMasks, crowd_masks: AnyMasks) -> NDArray[np.bool_]:
+    """[P], which predictions count: not empty, and see :func:`in_crowd`; all masks are of images of one size."""
+    pred, gt, crowd = as_crops(pred_masks), as_crops(gt_masks), as_crops(crowd_masks)
     areas = pred.areas()
+    filled = areas > 0
+    if not len(crowd):
+        return filled
     iou = iou_matrix(intersections(pred, gt), areas, gt.areas())
-    return pred[~in_crowd(share_matrix(intersections(pred, crowd), areas), iou)]
+    return filled & ~in_crowd(share_matrix(intersections(pred, crowd), areas), iou)
+
+
+def drop_crowd(pred_masks: AnyMasks, gt_masks: AnyMasks, crowd_masks: AnyMasks) -> MaskCrops:
+    """The predictions that count, see :func:`to_be_scored`."""
+    pred = as_crops(pred_masks)
+    return pred[to_be_scored(pred, gt_masks, crowd_masks)]
 
 
 def score_image(pred_masks: AnyMasks, gt_masks: AnyMasks) -> ImageScores:
@@ -252,6 +267,25 @@ def pooled_ratio(numerator: float, denominator: float, other_side: float) -> flo
     For shares of all instances of a data set: there may be none, and then it matters whether there should be.
     """
     return float(numerator / denominator) if denominator else float(other_side == 0)
+
+
+def pooled_figures(predicted: int, true: int, matches: int, wrong: int) -> dict[str, float]:
+    """Figures of the objects of several images together.
+
+    Args:
+        predicted: number of predicted objects.
+        true: number of true objects.
+        matches: pairs of both at an IoU of at least 0.5.
+        wrong: sum over the images of the absolute differences of both numbers.
+
+    Returns:
+        ``relative_count_error``: ``wrong`` / ``true``, NaN without true objects. ``F1``: harmonic mean of the shares of
+        predicted and of true objects that are matched, 1 where there are neither.
+    """
+    return {
+        "relative_count_error": wrong / true if true else float("nan"),
+        "F1": pooled_ratio(2 * matches, predicted + true, 0),
+    }
 
 
 def summarize(scores: Sequence[ImageScores]) -> dict[str, float]:

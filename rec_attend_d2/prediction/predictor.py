@@ -23,7 +23,7 @@ from ..config import load_config, use_available_device
 from ..data import WindowMapper, build_mapper, sees_windows
 from ..data.image_io import read_image, to_bgr
 from ..data.large_images import map_large_image
-from ..modeling import FastRecAttend, RecurrentAttention
+from ..modeling import FastRecAttend, RecAttend, RecurrentAttention
 from ..modeling.fast.tiles import Progress
 from ..structures import as_crops
 from ..visualization import Trace, trace
@@ -124,6 +124,17 @@ class Predictor:
         elif tile or overlapping_masks:
             raise ValueError("Tiles and overlapping masks are the fast model's; the paper's sees images of one size.")
         self._mapper = build_mapper(self.cfg, is_train=False)
+
+    @property
+    def score_threshold(self) -> float:
+        """Score from which on something counts as an object; at first MODEL.REC_ATTEND.TEST.SCORE_THRESHOLD."""
+        return self.model.stop_threshold
+
+    @score_threshold.setter
+    def score_threshold(self, value: float) -> None:
+        self.model.stop_threshold = value
+        if isinstance(self.model, RecAttend):  # which sorts its steps out once more at the end
+            self.model.postprocessor.score_threshold = value
 
     @overload
     def __call__(self, images: Sequence[NDArray]) -> list[Prediction]: ...

@@ -5,7 +5,7 @@ Shapes: `H, W` picture in pixels. Every function returns a new array; none chang
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import cv2
 import matplotlib
@@ -129,11 +129,11 @@ def write_corner(image: np.ndarray, text: str, color: Color = TEXT, size: int = 
     return np.array(picture)
 
 
-def write_at(image: np.ndarray, texts: Mapping[str, tuple[float, float]], size: int = TEXT_SIZE) -> np.ndarray:
+def write_at(image: np.ndarray, texts: Iterable[tuple[str, tuple[float, float]]], size: int = TEXT_SIZE) -> np.ndarray:
     """Texts with a dark outline on the picture [H, W, 3], each with its middle at (y, x), in pixels of the picture."""
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
-    for text, (y, x) in texts.items():
+    for text, (y, x) in texts:
         draw.text((x, y), text, fill=TEXT, font=_font(size), anchor="mm", stroke_width=2, stroke_fill=BACKGROUND)
     return np.array(picture)
 

@@ -127,10 +127,10 @@ def draw_numbered(image: np.ndarray, masks: AnyMasks, ignored: AnyMasks) -> np.n
         image = striped(image, region.numpy(), IGNORED)
     found = as_crops(masks)
     picture = draw_masks(image, found, list(map(instance_color, range(len(found)))))
-    places = {}
+    places = []
     for number, (crop, (top, left)) in enumerate(zip(found.crops, found.corners.tolist(), strict=True), start=1):
         y, x = inner_point(crop)
-        places[str(number)] = y + top, x + left
+        places.append((str(number), (y + top, x + left)))
     return write_at(picture, places)
 
 

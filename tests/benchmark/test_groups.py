@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 
-from rec_attend_d2.benchmark.groups import contact_shares, quality_by_group, split_evenly
+from rec_attend_d2.benchmark.groups import contact_shares, quality_by_group
 from rec_attend_d2.data.datasets import register_coco_files
 
 
@@ -33,20 +33,6 @@ def test_contact_of_one_inside_another_and_at_the_border():
     assert contact_shares(rectangles((0, 0, 4, 4), (0, 4, 4, 8)))[0] == pytest.approx(5 / 7)
     assert contact_shares(rectangles((0, 0, 20, 20))).tolist() == [0]
     assert contact_shares(np.zeros((0, 20, 20), bool)).shape == (0,)
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([3, 1, 2, 4], [[1], [2], [0], [3]]),
-        ([5, 5, 5], [[0, 1, 2]]),
-        ([0, 0, 0, 0, 0, 7], [[0, 1, 2, 3, 4], [5]]),
-        ([1], [[0]]),
-        ([], []),
-    ],
-)
-def test_groups_are_even_and_ties_stay_together(values, expected):
-    assert [group.tolist() for group in split_evenly(values)] == expected
 
 
 def test_quality_by_group(squares):

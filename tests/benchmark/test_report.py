@@ -1,68 +1,13 @@
-"""Reports as HTML and Markdown: tables, pictures, escaping; and which images are shown."""
+"""Reports: undefined figures, curves and bars, which images are shown, and models that were not trained."""
 
-import base64
 import dataclasses
-import re
-from html.parser import HTMLParser
-
-import numpy as np
-import pytest
 
 from rec_attend_d2.benchmark.content import make_sections, number
-from rec_attend_d2.benchmark.figures import group_bars, learning_curves, picture_png
+from rec_attend_d2.benchmark.figures import group_bars, learning_curves
 from rec_attend_d2.benchmark.models import ModelSpec
-from rec_attend_d2.benchmark.rendering import Picture, Section, Table, render_html, render_markdown
-from rec_attend_d2.benchmark.report import ranked
+from rec_attend_d2.benchmark.report import by_mean_sbd
 
 PNG = b"\x89PNG\r\n\x1a\n"
-HOSTILE = '<script>alert("x")</script> & $body | [a](b)'
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, and the text of cells."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict]] = []
-        self.text: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-    def all(self, tag: str) -> list[dict]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-
-@pytest.fixture
-def sections() -> list[Section]:
-    picture = Picture("dots", HOSTILE, picture_png(np.zeros((2, 3, 3), np.uint8)))
-    table = Table(HOSTILE, ["model", "|DiC|"], [["a", "1.0"], [HOSTILE, number(None)]])
-    return [Section(HOSTILE, [HOSTILE], [table], [picture])]
-
-
-def test_html_shows_what_was_given_and_runs_nothing(sections):
-    page = Page(render_html(HOSTILE, sections))
-    assert "script" not in {tag for tag, _ in page.tags}
-    assert sum(HOSTILE in text for text in page.text) == 7  # 2 titles, heading, paragraph, caption, cell, figcaption
-    assert page.all("html") == [{"lang": "en"}]
-    (image,) = page.all("img")
-    assert image["alt"] == HOSTILE
-    kind, data = image["src"].split(",")
-    assert kind == "data:image/png;base64" and base64.b64decode(data) == sections[0].pictures[0].png
-    # Nothing else is loaded.
-    assert [a for _, attributes in page.tags for a in attributes if a in ("src", "href")] == ["href", "src"]
-    assert page.all("link") == [{"rel": "icon", "href": "data:,"}]
-
-
-def test_markdown_keeps_its_tables_whole(sections):
-    text = render_markdown("Title", sections)
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1 and len(rows) == 4
-    assert text.startswith("# Title\n") and "(pictures/dots.png)" in text and "–" in text
 
 
 def test_undefined_figures_are_dashes():
@@ -82,15 +27,9 @@ def test_figures_are_png_files_and_the_same_each_time():
         assert draw() == first
 
 
-def test_best_median_and_worst_images():
-    sbd = [0.1, 0.9, 0.5, 0.3, 0.7, 0.2, 0.8]
-    models = {"a": [{"sbd": value} for value in sbd], "b": [{"sbd": value} for value in sbd]}
-    assert ranked(models) == {"best": [1, 6], "median": [4, 2], "worst": [5, 0]}
-    for count in range(1, 8):
-        shown = ranked({"a": [{"sbd": value} for value in sbd[:count]]})
-        positions = [position for group in shown.values() for position in group]
-        assert len(positions) == len(set(positions)) == min(count, 6)
-    assert ranked({"a": [{"sbd": 0.0}, {"sbd": 1.0}], "b": [{"sbd": 1.0}, {"sbd": 0.5}]})["best"] == [1, 0]
+def test_images_are_ranked_by_the_mean_of_all_models():
+    images = {"a": [{"sbd": 0.0}, {"sbd": 1.0}], "b": [{"sbd": 1.0}, {"sbd": 0.5}]}
+    assert by_mean_sbd(images) == {"best": [1, 0], "median": [], "worst": []}
 
 
 def test_a_model_with_finished_weights_has_no_training():

@@ -10,9 +10,7 @@ from pycocotools import mask as mask_util
 from rec_attend_d2.benchmark.scoring import (
     THRESHOLDS,
     choose_threshold,
-    evenly_spaced,
     of_images,
-    pooled_figures,
     predict,
     predicted_masks,
     score_all,
@@ -104,20 +102,9 @@ def test_all_figures_of_a_data_set(records):
     assert metrics["F1"] == pytest.approx(2 * precision * recall / (precision + recall))
 
 
-def test_pooled_figures_without_objects():
-    assert pooled_figures(0, 0, 0, 0) == {"relative_count_error": pytest.approx(float("nan"), nan_ok=True), "F1": 1}
-    assert pooled_figures(0, 3, 0, 3) == {"relative_count_error": 1, "F1": 0}
-
-
 def test_a_prediction_for_no_image_is_refused():
     with pytest.raises(ValueError, match="image_id 7, which no image of"):
         of_images([{"image_id": 7}], [1, 2])
-
-
-def test_images_are_spread_over_the_data_set():
-    records = [{"image_id": number} for number in range(9)]
-    assert [r["image_id"] for r in evenly_spaced(records, 3)] == [0, 4, 8]
-    assert evenly_spaced(records, 9) == evenly_spaced(records, 99) == records
 
 
 class FirstPixels(torch.nn.Module):

@@ -294,3 +294,9 @@ class TestCrowd:
     def test_no_crowd_keeps_all_with_pixels(self):
         pred = stack(strip(0, 1), strip(3, 3), strip(5, 6))
         assert len(metrics.drop_crowd(pred, stack(), stack())) == 2
+
+
+def test_pooled_figures_without_objects():
+    without = metrics.pooled_figures(0, 0, 0, 0)
+    assert without["F1"] == 1 and math.isnan(without["relative_count_error"])
+    assert metrics.pooled_figures(0, 3, 0, 3) == {"relative_count_error": 1, "F1": 0}

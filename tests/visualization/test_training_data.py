@@ -162,5 +162,5 @@ def test_stripes_and_texts_leave_the_rest_alone():
     mask[:16, :16] = True
     picture = striped(image, mask, (255, 255, 255))
     assert (picture[~mask] == 60).all() and (picture[:16, :16, 0] > 60).sum() == 128
-    written = write_at(image, {"7": (20.0, 20.0)})
+    written = write_at(image, [("7", (20.0, 20.0))])
     assert (written[:8] == 60).all() and (written == BACKGROUND).all(axis=2).any() and (image == 60).all()

@@ -20,8 +20,14 @@ _PAGE = Template("""<!DOCTYPE html>
 <style>
 body { font-family: sans-serif; line-height: 1.5; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid #bbb; padding: 0.3rem 0.7rem; }
+th, td { border-bottom: 1px solid #bbb; padding: 0.3rem 0.7rem; vertical-align: top; }
 img { max-width: 100%; height: auto; }
+figure { margin: 1rem 0 2rem; }
+.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 1rem; margin: 1.5rem 0; }
+.facts div { border: 1px solid #bbb; border-radius: 0.5rem; padding: 0.8rem 1rem; }
+.facts dt { font-weight: bold; }
+.facts dd { margin: 0; }
+.facts .value { font-size: 1.6rem; line-height: 1.3; }
 .wide { overflow-x: auto; }
 </style>
 </head>
@@ -43,11 +49,22 @@ class Table:
         caption: what it shows.
         headers: of the columns.
         rows: of cells.
+        words: so many columns from the first on hold words, the others figures.
     """
 
     caption: str
     headers: list[str]
     rows: list[list[str]]
+    words: int = 1
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A figure that matters, what it is called, and in a sentence or two what it means."""
+
+    value: str
+    name: str
+    meaning: str
 
 
 @dataclass(frozen=True)
@@ -67,21 +84,29 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report: title, paragraphs, then tables, then pictures."""
+    """A part of a report: title, paragraphs, then facts, then tables, then pictures."""
 
     title: str
     paragraphs: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
 
 
 def _tabulate(table: Table, tablefmt: str) -> str:
-    alignment = ["left", *["right"] * (len(table.headers) - 1)]
+    alignment = ["left"] * table.words + ["right"] * (len(table.headers) - table.words)
     return tabulate(table.rows, table.headers, tablefmt=tablefmt, disable_numparse=True, colalign=alignment)
+
+
+def _html_fact(fact: Fact) -> str:
+    name, value, meaning = map(escape, (fact.name, fact.value, fact.meaning))
+    return f"<div><dt>{name}</dt><dd class='value'>{value}</dd><dd>{meaning}</dd></div>"
 
 
 def _html_section(section: Section) -> str:
     parts = [f"<h2>{escape(section.title)}</h2>", *(f"<p>{escape(text)}</p>" for text in section.paragraphs)]
+    if section.facts:
+        parts += ["<dl class='facts'>", *map(_html_fact, section.facts), "</dl>"]
     for table in section.tables:
         caption = escape(table.caption)
         # Reachable by keyboard where it is wider than the window. tabulate escapes what cells hold.
@@ -107,8 +132,10 @@ def _plain(words: str) -> str:
 def render_section(section: Section, level: int = 2) -> str:
     """A section in Markdown under a heading of a level; it refers to each picture as :data:`PICTURES`/NAME.png."""
     parts = [f"{'#' * level} {section.title}", *map(_plain, section.paragraphs)]
+    if section.facts:
+        parts.append("\n".join(f"- {_plain(f'{fact.name}: {fact.value}. {fact.meaning}')}" for fact in section.facts))
     for table in section.tables:
-        escaped = Table("", [*map(_plain, table.headers)], [[*map(_plain, row)] for row in table.rows])
+        escaped = Table("", [*map(_plain, table.headers)], [[*map(_plain, row)] for row in table.rows], table.words)
         parts += [f"{_plain(table.caption)}:", _tabulate(escaped, "github")]
     parts += [f"![{_plain(picture.alt)}]({PICTURES}/{picture.name}.png)" for picture in section.pictures]
     return "\n\n".join(parts)
