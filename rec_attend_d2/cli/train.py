@@ -22,13 +22,16 @@ from ..planning import Plan
 from ..planning.preparation import Prepared, coco_entries, prepare, read_prepared, schedule_keys
 from ..planning.schedule import THRESHOLD_PICTURES, make_schedule
 from ..prediction import Predictor
-from ..report.thresholds import choose_threshold
+from ..report.card import write_card
+from ..report.measure import Measured, measure
+from ..report.thresholds import Chosen, choose_threshold
+from ..report.training_report import write_report
 from ..whole_files import written_at_once
 from .annotations import add_annotation_arguments, annotated
 
 DEFAULT_MINUTES = 20.0
 # What a model's folder holds; the report is written last.
-PLAN, CONFIG, WEIGHTS, REPORT = "plan.yaml", "config.yaml", "model.pth", "report.html"
+PLAN, CONFIG, WEIGHTS, CARD, REPORT = "plan.yaml", "config.yaml", "model.pth", "README.md", "report.html"
 DATA, TRAINING = "data", "training"
 # What the bar shows, and its name in the log.
 _SHOWN = {"loss": "total_loss", "SBD": "counting/SBD", "count error": "counting/abs_DiC"}
@@ -97,7 +100,7 @@ def _wished(arguments: argparse.Namespace) -> Plan:
 
 def _clear(output: Path) -> None:
     """Remove what an earlier training left in the folder, and nothing else."""
-    for name in (PLAN, CONFIG, WEIGHTS, REPORT):
+    for name in (PLAN, CONFIG, WEIGHTS, CARD, REPORT, "evaluation.csv", "evaluation.json"):
         (output / name).unlink(missing_ok=True)
     for name in (DATA, TRAINING):
         shutil.rmtree(output / name, ignore_errors=True)
@@ -192,11 +195,51 @@ def _finish(cfg: CfgNode, weights: Path, prepared: Prepared, output: Path) -> No
     with written_at_once(output / WEIGHTS) as partial_file:
         save_inference_weights(str(weights), str(partial_file))
     predictor = Predictor(cfg, output / WEIGHTS)
-    chosen = choose_threshold(predictor, cfg.DATASETS.TRAIN[0], THRESHOLD_PICTURES)
-    final = cfg.clone()
-    final.defrost()
-    final.MODEL.REC_ATTEND.TEST.SCORE_THRESHOLD = chosen.threshold
-    final.MODEL.WEIGHTS, final.OUTPUT_DIR = WEIGHTS, "output"
-    final.DATASETS.COCO_FILES, final.DATASETS.TRAIN, final.DATASETS.TEST = [], (), ()
+    bar = partial(tqdm, unit="picture", leave=False, disable=None)
+    chosen = choose_threshold(predictor, cfg.DATASETS.TRAIN[0], THRESHOLD_PICTURES, partial(bar, desc="threshold"))
+    final = _final_config(cfg, chosen.threshold)
     with written_at_once(output / CONFIG) as partial_file:
         partial_file.write_text(final.dump(), encoding="utf-8")
+    predictor = Predictor(final, output / WEIGHTS)
+    measured = measure(predictor, cfg.DATASETS.TEST[0], partial(bar, desc="measuring"))
+    doubts = [("look at this", line) for line in prepared.doubts]
+    findings = [*prepared.found, *doubts, ("validation", prepared.plan.why_validation)]
+    title = output.absolute().name
+    write_card(output / CARD, title, findings, measured, prepared.plan.why_validation)
+    settings = [*setting_rows(prepared.plan), _threshold_row(chosen)]
+    write_report(
+        output,
+        f"{title}: what the model finds, and what it misses",
+        measured,
+        predictor,
+        plan=settings,
+        findings=findings,
+        metrics_file=output / TRAINING / "metrics.json",
+    )
+    _say(measured, output)
+
+
+def _final_config(cfg: CfgNode, threshold: float) -> CfgNode:
+    """The config of the finished model, without the paths of its training."""
+    final = cfg.clone()
+    final.defrost()
+    final.MODEL.REC_ATTEND.TEST.SCORE_THRESHOLD = threshold
+    final.MODEL.WEIGHTS, final.OUTPUT_DIR = WEIGHTS, "output"
+    final.DATASETS.COCO_FILES, final.DATASETS.TRAIN, final.DATASETS.TEST = [], (), ()
+    final.freeze()
+    return final
+
+
+def _threshold_row(chosen: Chosen) -> tuple[str, str, str]:
+    tried = "; ".join(f"{item.threshold:g}: {item.sbd:.3f} / {item.relative_count_error:.1%}" for item in chosen.tried)
+    why = f"SBD / count error on {chosen.pictures} training pictures: {tried}"
+    return "MODEL.REC_ATTEND.TEST.SCORE_THRESHOLD", f"{chosen.threshold:g}", why
+
+
+def _say(measured: Measured, output: Path) -> None:
+    summary = measured.summary
+    print(
+        f"\nOn {summary['pictures']:g} validation pictures with {summary['true_count']:g} objects: counts are off by "
+        f"{summary['abs_DiC']:.2f} in the mean ({summary['relative_count_error']:.1%} of the objects), outlines agree "
+        f"by {summary['SBD']:.3f} (SBD, 1 is best).\nPictures, curves, what is missed: {output / REPORT}"
+    )

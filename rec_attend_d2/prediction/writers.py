@@ -302,7 +302,7 @@ class CocoResults(Writer):
 
 
 def known_categories(cfg: CfgNode) -> list[tuple[int, str]]:
-    """Category id and name of class 0, 1, ... by the config or its data sets; empty where that cannot be told unread."""
+    """Category id and name of class 0, 1, ... by the config or its data sets; empty where neither tells."""
     if cfg.MODEL.REC_ATTEND.CLASS_NAMES:
         return list(enumerate(cfg.MODEL.REC_ATTEND.CLASS_NAMES, start=1))
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
