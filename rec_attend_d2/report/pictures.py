@@ -45,10 +45,10 @@ class Mark:
 
 FOUND = Mark("found", "", (86, 180, 233), 1)
 MISSED = Mark("missed", "−", (240, 228, 66), 2, (8, 5))
-SPLIT = Mark("split", "S", (255, 255, 255), 1, (14, 4))
+SPLIT = Mark("split", "S", (255, 255, 255), 2, (14, 4))
 MERGED = Mark("merged", "M", (255, 110, 30), 2)
 INVENTED = Mark("invented", "+", (240, 130, 210), 2, (2, 5))
-DIFFERENT = Mark("outline differs", "≠", (190, 190, 190), 1, (5, 4))
+DIFFERENT = Mark("outline differs", "≠", (90, 220, 160), 2, (5, 4))
 MARKS = (FOUND, MISSED, MERGED, SPLIT, INVENTED, DIFFERENT)
 
 
@@ -74,7 +74,8 @@ def draw_comparison(image: NDArray[np.uint8], true: MaskCrops, predicted: MaskCr
 def true_marks(errors: PictureErrors) -> list[Mark]:
     """The mark of each true object."""
     return [
-        SPLIT if split else FOUND if found else MISSED for split, found in zip(errors.split, errors.found, strict=True)
+        SPLIT if split else FOUND if found else MERGED if merged else MISSED
+        for split, found, merged in zip(errors.split, errors.found, errors.within_merged, strict=True)
     ]
 
 

@@ -106,8 +106,9 @@ def _gallery(measured: Measured, predictor: Predictor) -> Section:
 
 
 _LEGEND = (
-    "a thin line is right, − a missed object (dashed), M several taken for one (thick), S one taken for several (long "
-    "dashes), + an invented object (dotted), ≠ an object whose outline differs too much to count as found (dashed)."
+    "a thin line is right, − a missed object (dashed), M several taken for one (whole and thick), S one taken for "
+    "several (long dashes), + an invented object (dotted), ≠ an object whose outline differs too much to count as "
+    "found (dashed)."
 )
 
 
