@@ -124,7 +124,7 @@ def errors_section(measured: Measured) -> Section:
     true, predicted = figures["true_count"], figures["predicted_count"]
     lost = figures["missed"] - figures["lost_in_merged"] - figures["lost_in_pieces"] - figures["overlooked"]
     outlined = [
-        ["found", figures["found"], "one to one with an object of the model; they share at least half (IoU 0.5)"],
+        ["found", figures["found"], "paired with one object of the model, overlapping by at least half (IoU 0.5)"],
         ["missed", figures["missed"], "all others, which are:"],
         [
             "… merged with others",
@@ -136,7 +136,7 @@ def errors_section(measured: Measured) -> Section:
         ["… outline differs", lost, "the model has something there, but too different"],
     ]
     found = [
-        ["right", figures["found"], "one to one with an outlined object; they share at least half (IoU 0.5)"],
+        ["right", figures["found"], "paired with one outlined object, overlapping by at least half (IoU 0.5)"],
         [
             "merged",
             figures["merged"],
