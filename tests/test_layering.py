@@ -31,10 +31,11 @@ def imported_parts(path: Path) -> set[str]:
     ("part", "above"),
     [
         ("layers", {"checkpoint", "config", "data", "engine", "evaluation", "modeling", "prediction", "visualization"}),
-        ("data", {"checkpoint", "engine", "evaluation", "modeling", "prediction", "visualization"}),
-        ("modeling", {"checkpoint", "engine", "evaluation", "prediction"}),
-        ("evaluation", {"engine", "prediction"}),
-        ("prediction", {"engine"}),
+        ("data", {"checkpoint", "engine", "evaluation", "modeling", "prediction", "report", "visualization"}),
+        ("modeling", {"checkpoint", "engine", "evaluation", "prediction", "report"}),
+        ("evaluation", {"engine", "prediction", "report"}),
+        ("prediction", {"benchmark", "engine", "report"}),
+        ("report", {"benchmark", "cli", "engine", "export"}),
     ],
 )
 def test_a_part_imports_nothing_from_above(part: str, above: set[str]):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ..visualization.curves import read_entries
 from .plots import figure_png, make_plots
@@ -19,18 +20,23 @@ _LEARNING = {
 def count_scatter(true: Sequence[int], predicted: Sequence[int]) -> bytes:
     """A point for each picture, true against predicted count, and the line on which both are equal."""
     figure, (axes,) = make_plots(
-        ["a point for each picture"], 1, xlabel="outlined by people", ylabel="found by the model"
+        ["a point for each picture"], 1, xlabel="outlined by people", ylabel="counted by the model"
     )
     most = max(*true, *predicted, 1)
     axes.plot([0, most], [0, most], "--", color="0.4", label="both are equal")
     axes.plot(true, predicted, "o", color="C0", alpha=0.5, markersize=5)
     axes.set_aspect("equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(6, integer=True))
     axes.legend(fontsize="small")
     return figure_png(figure)
 
 
-def training_curves(metrics_file: Path) -> bytes | None:
-    """What a training's metrics.json says of outlines, counts and losses over minutes; None if it says nothing.
+def training_curves(metrics_file: Path) -> tuple[bytes, list[str]] | None:
+    """What a training's metrics.json says of outlines, counts and losses over minutes.
+
+    Returns:
+        A plot and the titles of its parts; None if it says nothing of them.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`~rec_attend_d2.visualization.curves.read_entries`.
@@ -49,7 +55,7 @@ def training_curves(metrics_file: Path) -> bytes | None:
             _draw_curve(axes, [(hours * 60, entry[name]) for hours, entry in entries if name in entry], label, style)
         axes.set_xlim(left=0)
         axes.legend(fontsize="small")
-    return figure_png(figure)
+    return figure_png(figure), list(shown)
 
 
 def _draw_curve(axes: Axes, points: Sequence[tuple[float, float]], label: str, style: str) -> None:

@@ -21,12 +21,17 @@ Rows = Sequence[Sequence[str]]
 
 def share(part: float, whole: float) -> str:
     """``part`` of ``whole`` in percent; a dash of nothing."""
-    return f"{100 * part / whole:.1f} %" if whole else UNKNOWN
+    return f"{100 * part / whole:.1f}\N{NO-BREAK SPACE}%" if whole else UNKNOWN
 
 
 def plural(count: float, noun: str) -> str:
     """``count`` and the noun."""
     return f"{count:g} {noun}{'' if count == 1 else 's'}"
+
+
+def signed(difference: int) -> str:
+    """A difference with its sign; 0 has none."""
+    return f"{difference:+d}" if difference else "0"
 
 
 def short_names(file_names: Sequence[str]) -> list[str]:
@@ -53,14 +58,14 @@ def summary_section(measured: Measured) -> Section:
         Fact(
             f"{summary['abs_DiC']:.2f} objects per picture ({share(_wrong(measured), true)})",
             "Count error",
-            "By so many objects the count of a picture differs from that of people, too many or too few, on average; "
-            "in brackets all these differences as a share of all objects. "
-            f"In sum {plural(predicted, 'object')} were found where people outlined {true}: {balance}.",
+            "The count of a picture is off by so many on average, too high or too low; in brackets, all these "
+            "differences as a share of all objects. "
+            f"In sum the model counts {plural(predicted, 'object')} where people outlined {true}: {balance}.",
         ),
         Fact(
             f"{int(summary['exact'])} of {pictures} ({share(summary['exact'], pictures)})",
             "Pictures counted exactly",
-            "In them the number of objects is that of people. It gets harder the more objects a picture has.",
+            "The model counts just as many objects as people outlined. The more there are, the harder that is.",
         ),
         Fact(
             f"{share(summary['found'], true)} found, {share(summary['found'], predicted)} right",
@@ -93,20 +98,22 @@ def counts_section(measured: Measured) -> Section:
         [picture.true_count for picture in pictures], [picture.predicted_count for picture in pictures]
     )
     alt = (
-        f"Found against outlined objects of {plural(len(pictures), 'picture')}; on the line both are equal. The counts "
+        f"Counted against outlined objects of {plural(len(pictures), 'picture')}; on the line both are equal. They "
         f"differ by at most {max(abs(picture.difference) for picture in pictures)}."
     )
     if not wrong:
         return Section("Counts", ["Every picture is counted exactly."], pictures=[Picture("counts", alt, plot)])
-    headers = ["picture", "outlined", "found", "difference", "missed", "merged", "split", "invented"]
+    headers = ["picture", "outlined", "counted", "difference", "missed", "merged", "split", "invented"]
     rows = [[names[number], *map(str, _counts_of(pictures[number]))] for number in wrong]
     table = Table("Pictures with the largest count errors", headers, rows)
-    return Section("Counts", ["Of every picture: evaluation.csv."], [table], [Picture("counts", alt, plot)])
+    return Section(
+        "Counts", ["evaluation.csv has these figures of every picture."], [table], [Picture("counts", alt, plot)]
+    )
 
 
 def _counts_of(picture: PictureResult) -> list[int | str]:
     return [
-        *(picture.true_count, picture.predicted_count, f"{picture.difference:+d}"),
+        *(picture.true_count, picture.predicted_count, signed(picture.difference)),
         *(picture.missed, picture.merged, picture.split, picture.invented),
     ]
 
@@ -117,7 +124,7 @@ def errors_section(measured: Measured) -> Section:
     true, predicted = figures["true_count"], figures["predicted_count"]
     lost = figures["missed"] - figures["lost_in_merged"] - figures["lost_in_pieces"] - figures["overlooked"]
     outlined = [
-        ["found", figures["found"], "one to one with an object of the model; they share at least half (IoU 0.5)"],
+        ["found", figures["found"], "paired with one object of the model, overlapping by at least half (IoU 0.5)"],
         ["missed", figures["missed"], "all others, which are:"],
         [
             "… merged with others",
@@ -129,8 +136,12 @@ def errors_section(measured: Measured) -> Section:
         ["… outline differs", lost, "the model has something there, but too different"],
     ]
     found = [
-        ["right", figures["found"], "one to one with an outlined object; they share at least half (IoU 0.5)"],
-        ["merged", figures["merged"], "takes at least two outlined objects, most of each, for one"],
+        ["right", figures["found"], "paired with one outlined object, overlapping by at least half (IoU 0.5)"],
+        [
+            "merged",
+            figures["merged"],
+            "takes at least two outlined objects, most of each, for one; may be right as well",
+        ],
         ["invented", figures["invented"], "there is no outlined object"],
     ]
     split = f"{plural(figures['split'], 'outlined object')} ({share(figures['split'], true)}) were split: at least two "
@@ -179,24 +190,25 @@ def classes_section(measured: Measured) -> list[Section]:
     true = np.sum([picture.true_by_class for picture in measured.pictures], axis=0)
     predicted = np.sum([picture.predicted_by_class for picture in measured.pictures], axis=0)
     rows = [
-        [name, str(outlined), str(found), f"{found - outlined:+d}"]
+        [name, str(outlined), str(found), signed(found - outlined)]
         for name, outlined, found in zip(measured.class_names, true.tolist(), predicted.tolist(), strict=True)
     ]
-    table = Table("Counts of each class", ["class", "outlined", "found", "difference"], rows)
+    table = Table("Counts of each class", ["class", "outlined", "counted", "difference"], rows)
     return [Section("Classes", ["All other figures of this page are of objects of any class."], [table])]
 
 
 def learning_section(metrics_file: Path | None) -> list[Section]:
     """The curves of the training, where there are some."""
-    plot = None if metrics_file is None else training_curves(metrics_file)
-    if plot is None:
+    drawn = None if metrics_file is None else training_curves(metrics_file)
+    if drawn is None:
         return []
+    plot, titles = drawn
     text = (
         "While training, the model was evaluated again and again on pictures that it does not learn from. Where "
         "outlines and counts no longer get better, longer training is of no use; where the loss of the other pictures "
         "rises while that of the training pictures falls, more annotated pictures help."
     )
-    alt = "Quality of the outlines, count error and loss over minutes of training"
+    alt = f"Over minutes of training: {', '.join(titles)}"
     return [Section("Learning", [text], pictures=[Picture("learning", alt, plot)])]
 
 

@@ -16,13 +16,12 @@ from ..structures import MaskCrops
 from ..visualization import side_by_side
 from ..visualization.canvas import GAP, grid, magnification, magnify, text_cell, write_at
 from ..visualization.colors import BACKGROUND, Color
-from ..visualization.training_data import inner_point
 from .errors import PictureErrors
 
 # Of one of the two pictures beside each other, in pixels.
 _SMALLEST, _WIDEST, _HIGHEST = 320, 640, 800
 _LEGEND_HEIGHT, _SAMPLE_WIDTH, _LETTER_WIDTH = 32, 64, 10
-_HALO = 2
+_HALO, _SIGN_SIZE = 2, 18
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,11 @@ class Mark:
 
 
 FOUND = Mark("found", "", (86, 180, 233), 1)
-MISSED = Mark("missed", "−", (240, 228, 66), 2, (7, 5))
-SPLIT = Mark("split", "S", (255, 255, 255), 2, (14, 5))
-MERGED = Mark("merged", "M", (255, 110, 30), 3)
-INVENTED = Mark("invented", "+", (230, 130, 205), 3, (3, 5))
-DIFFERENT = Mark("outline differs", "≠", (190, 190, 190), 2, (7, 5))
+MISSED = Mark("missed", "−", (240, 228, 66), 2, (8, 5))
+SPLIT = Mark("split", "S", (255, 255, 255), 2, (14, 4))
+MERGED = Mark("merged", "M", (255, 110, 30), 2)
+INVENTED = Mark("invented", "+", (240, 130, 210), 2, (2, 5))
+DIFFERENT = Mark("outline differs", "≠", (90, 220, 160), 2, (5, 4))
 MARKS = (FOUND, MISSED, MERGED, SPLIT, INVENTED, DIFFERENT)
 
 
@@ -67,7 +66,7 @@ def draw_comparison(image: NDArray[np.uint8], true: MaskCrops, predicted: MaskCr
     return side_by_side(
         {
             f"outlined by people: {len(true)}": draw_marked(panel, true, true_marks(errors), factor),
-            f"found by the model: {len(predicted)}": draw_marked(panel, predicted, predicted_marks(errors), factor),
+            f"counted by the model: {len(predicted)}": draw_marked(panel, predicted, predicted_marks(errors), factor),
         }
     )
 
@@ -75,7 +74,8 @@ def draw_comparison(image: NDArray[np.uint8], true: MaskCrops, predicted: MaskCr
 def true_marks(errors: PictureErrors) -> list[Mark]:
     """The mark of each true object."""
     return [
-        SPLIT if split else FOUND if found else MISSED for split, found in zip(errors.split, errors.found, strict=True)
+        SPLIT if split else FOUND if found else MERGED if merged else MISSED
+        for split, found, merged in zip(errors.split, errors.found, errors.within_merged, strict=True)
     ]
 
 
@@ -102,7 +102,7 @@ def _scaled(image: NDArray[np.uint8]) -> tuple[NDArray, float]:
 def draw_marked(panel: NDArray[np.uint8], masks: MaskCrops, marks: Sequence[Mark], factor: float) -> NDArray[np.uint8]:
     """Outlines and signs of the masks, one mark for each, on a picture [h, w, 3] that is scaled by ``factor``."""
     result = np.ascontiguousarray(panel).copy()
-    signs = []
+    signs: dict[Mark, list] = {}
     # What is wrong lies above what is right.
     for index in sorted(range(len(masks)), key=lambda number: marks[number] is not FOUND):
         crop, (top, left), mark = masks.crops[index], masks.corners[index], marks[index]
@@ -111,9 +111,18 @@ def draw_marked(panel: NDArray[np.uint8], masks: MaskCrops, marks: Sequence[Mark
             points = (contour[:, 0] + (left, top) + 0.5) * factor - 0.5
             _draw_outline(result, points, mark)
         if mark.sign:
-            y, x = inner_point(crop)
-            signs.append((mark.sign, ((y + top + 0.5) * factor, (x + left + 0.5) * factor)))
-    return write_at(result, signs)
+            corner = (top * factor, (left + crop.shape[1]) * factor)
+            signs.setdefault(mark, []).append((mark.sign, _beside(corner, result.shape)))
+    for mark, texts in signs.items():
+        result = write_at(result, texts, mark.color, _SIGN_SIZE)
+    return result
+
+
+def _beside(corner: tuple[float, float], shape: tuple[int, ...]) -> tuple[float, float]:
+    """Where a sign stands whole and hides little: outside of an object's upper right ``corner`` (y, x)."""
+    reach = _SIGN_SIZE / 2
+    y, x = corner[0] - reach / 2, corner[1] + reach / 2
+    return max(reach, min(y, shape[0] - reach)), max(reach, min(x, shape[1] - reach))
 
 
 def _draw_outline(picture: NDArray[np.uint8], points: NDArray[np.float64], mark: Mark) -> None:
@@ -139,6 +148,6 @@ def draw_legend(marks: Sequence[Mark] = MARKS) -> NDArray[np.uint8]:
         right, bottom = _SAMPLE_WIDTH - 2 * GAP, _LEGEND_HEIGHT - 2 * GAP
         corners = np.array([(2 * GAP, 2 * GAP), (right, 2 * GAP), (right, bottom), (2 * GAP, bottom)], dtype=np.float64)
         _draw_outline(sample, corners, mark)
-        sample = write_at(sample, [(mark.sign, (_LEGEND_HEIGHT / 2, _SAMPLE_WIDTH / 2))] if mark.sign else [])
+        sample = write_at(sample, [(mark.sign, (_LEGEND_HEIGHT / 2, _SAMPLE_WIDTH / 2))], mark.color, _SIGN_SIZE)
         cells += [sample, text_cell(mark.name, _LEGEND_HEIGHT, _LETTER_WIDTH * len(mark.name) + 2 * GAP)]
     return grid([cells])

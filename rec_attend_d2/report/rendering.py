@@ -21,6 +21,7 @@ _PAGE = Template("""<!DOCTYPE html>
 body { font-family: sans-serif; line-height: 1.5; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid #bbb; padding: 0.3rem 0.7rem; vertical-align: top; }
+th { text-align: left; }
 img { max-width: 100%; height: auto; }
 figure { margin: 1rem 0 2rem; }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 1rem; margin: 1.5rem 0; }

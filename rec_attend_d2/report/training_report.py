@@ -19,6 +19,7 @@ from .content import (
     method_section,
     rows_section,
     short_names,
+    signed,
     summary_section,
 )
 from .errors import find_errors
@@ -105,16 +106,17 @@ def _gallery(measured: Measured, predictor: Predictor) -> Section:
 
 
 _LEGEND = (
-    "a thin line is right, − a missed object (dashed), M several taken for one (thick), S one taken for several (long "
-    "dashes), + an invented object (dotted), ≠ an object whose outline differs too much to count as found (dashed)."
+    "a thin line is right, − a missed object (dashed), M several taken for one (whole and thick), S one taken for "
+    "several (long dashes), + an invented object (dotted), ≠ an object whose outline differs too much to count as "
+    "found (dashed)."
 )
 
 
 def _caption(rank: str, name: str, picture: PictureResult) -> str:
     return (
-        f"{rank.capitalize()}: {name}. Outlined {picture.true_count}, found {picture.predicted_count} "
-        f"({picture.difference:+d}), SBD {picture.sbd:.3f}; missed {picture.missed}, merged {picture.merged}, split "
-        f"{picture.split}, invented {picture.invented}."
+        f"{rank.capitalize()}: {name}. Outlined {picture.true_count}, counted {picture.predicted_count} "
+        f"({signed(picture.difference)}), SBD {picture.sbd:.3f}; missed {picture.missed}, merged {picture.merged}, "
+        f"split {picture.split}, invented {picture.invented}."
     )
 
 

@@ -129,12 +129,14 @@ def write_corner(image: np.ndarray, text: str, color: Color = TEXT, size: int = 
     return np.array(picture)
 
 
-def write_at(image: np.ndarray, texts: Iterable[tuple[str, tuple[float, float]]], size: int = TEXT_SIZE) -> np.ndarray:
+def write_at(
+    image: np.ndarray, texts: Iterable[tuple[str, tuple[float, float]]], color: Color = TEXT, size: int = TEXT_SIZE
+) -> np.ndarray:
     """Texts with a dark outline on the picture [H, W, 3], each with its middle at (y, x), in pixels of the picture."""
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
     for text, (y, x) in texts:
-        draw.text((x, y), text, fill=TEXT, font=_font(size), anchor="mm", stroke_width=2, stroke_fill=BACKGROUND)
+        draw.text((x, y), text, fill=color, font=_font(size), anchor="mm", stroke_width=2, stroke_fill=BACKGROUND)
     return np.array(picture)
 
 

@@ -300,3 +300,19 @@ def test_pooled_figures_without_objects():
     without = metrics.pooled_figures(0, 0, 0, 0)
     assert without["F1"] == 1 and math.isnan(without["relative_count_error"])
     assert metrics.pooled_figures(0, 3, 0, 3) == {"relative_count_error": 1, "F1": 0}
+
+
+def test_pairs_are_one_to_one_and_as_many_as_possible():
+    # The first prediction fits both true instances, the second only the first one.
+    iou = np.array([[0.6, 0.7], [0.5, 0.0], [0.4, 0.4]])
+    assert metrics.match_pairs(iou).tolist() == [1, 0]
+    assert metrics.match_pairs(iou, 0.65).tolist() == [-1, 0]
+    assert metrics.match_pairs(np.zeros((0, 2))).tolist() == [-1, -1]
+    assert metrics.match_pairs(np.zeros((2, 0))).tolist() == []
+
+
+def test_predictions_that_count_are_neither_empty_nor_in_a_crowd():
+    predicted = stack(strip(0, 3), strip(4, 4), strip(5, 8))
+    true, crowd = stack(strip(0, 3)), stack(strip(0, 9))
+    assert metrics.to_be_scored(predicted, true, crowd).tolist() == [True, False, False]
+    assert metrics.to_be_scored(predicted, true, stack()).tolist() == [True, False, True]

@@ -159,3 +159,10 @@ def test_it_is_imported_on_demand():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_another_score_threshold_needs_no_other_model(predictor, images):
+    assert predictor.score_threshold == predictor.cfg.MODEL.REC_ATTEND.TEST.SCORE_THRESHOLD == 0
+    assert predictor(images[0]).count > 0
+    predictor.score_threshold = 1.0
+    assert predictor(images[0]).count == 0
