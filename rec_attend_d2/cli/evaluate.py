@@ -5,7 +5,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..config import load_config
 from ..data.datasets.annotated import register_annotated
 from ..prediction import Predictor
 from ..prediction.models import find_model
@@ -39,11 +38,10 @@ def run(arguments: argparse.Namespace) -> None:
         FileNotFoundError, ValueError: something is missing or wrong; the message names it.
     """
     _check(arguments)
-    config, weights = find_model(arguments.model)
     options = list(arguments.opts)
     if arguments.threshold is not None:
         options += ["MODEL.REC_ATTEND.TEST.SCORE_THRESHOLD", arguments.threshold]
-    cfg = load_config(config, options)
+    cfg, weights = find_model(arguments.model).load_config(options)
     dataset = arguments.dataset
     if dataset is None:
         dataset = _OWN_PICTURES
@@ -64,8 +62,8 @@ def _check(arguments: argparse.Namespace) -> None:
     by_files = arguments.dataset is None and arguments.images and (arguments.labels is None or arguments.coco is None)
     if not (by_name or by_files):
         raise ValueError(
-            "Name the annotated pictures in one way: --images FOLDER with --labels FOLDER or --coco FILE (or neither, of "
-            "a folder with ID/images and ID/masks), or --dataset NAME."
+            "Name the annotated pictures in one way: --images FOLDER with --labels FOLDER or --coco FILE (or neither, "
+            "of a folder with ID/images and ID/masks), or --dataset NAME."
         )
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         raise ValueError(f"--threshold is {arguments.threshold}; give a score from 0 to 1.")
