@@ -108,6 +108,12 @@ def input_words(cfg: Mapping) -> str:
     return f"{pixels} ({size:g} in the file)" if size else pixels
 
 
+def number_of_classes(cfg: CN) -> int:
+    """How many classes of objects a model of this project tells apart; 1 where all are of one kind."""
+    node = cfg.MODEL.REC_ATTEND
+    return max(1, node.NUM_CLASSES, node.PREPROCESSOR.FOREGROUND_CLASSES - 1)
+
+
 def _set_here(cfg: CN) -> list[str]:
     """Keys below MODEL.REC_ATTEND that are not at their default."""
     default = _flat(load_config("", []).MODEL.REC_ATTEND)
@@ -383,9 +389,3 @@ def _add_test_config(node: CN) -> None:
     node.TEST.USE_FOREGROUND = False
     # Remove instances of at most this many pixels.
     node.TEST.MIN_AREA = 0
-
-
-def number_of_classes(cfg: CN) -> int:
-    """How many classes of objects a model of this project tells apart; 1 where all are of one kind."""
-    node = cfg.MODEL.REC_ATTEND
-    return max(1, node.NUM_CLASSES, node.PREPROCESSOR.FOREGROUND_CLASSES - 1)

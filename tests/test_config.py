@@ -145,8 +145,8 @@ def set_by_recipes() -> set[str]:
 
 
 def explained_to_users() -> set[str]:
-    """Keys that GETTING_STARTED.md names, in its config or its text."""
-    page = (ROOT / "GETTING_STARTED.md").read_text(encoding="utf-8")
+    """Keys that docs/config.md names, in its config or its text."""
+    page = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```yaml\n(.*?)^```", page, flags=re.M | re.S)
     assert blocks
     named = set(re.findall(r"[A-Z][A-Z_]*(?:\.[A-Z][A-Z_]*)+", page))

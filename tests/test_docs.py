@@ -21,6 +21,7 @@ import pytest
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from rec_attend_d2.cli import COMMANDS, main
 from rec_attend_d2.config import load_config
 from rec_attend_d2.data.datasets import register_builtin_datasets
 from rec_attend_d2.data.datasets.rosettes import SEED, render_plant
@@ -28,14 +29,20 @@ from rec_attend_d2.data.datasets.rosettes import SEED, render_plant
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ROOT / "tests" / "configs"
 PAGES = ["README.md", "INSTALL.md", "GETTING_STARTED.md", "MODEL_ZOO.md", "datasets/README.md", "docs/differences.md"]
-PAGES += ["docs/ablation.md"]
+PAGES += ["docs/ablation.md", "docs/config.md"]
 
 MINE = "--config-file my.yaml"
 MY_WEIGHTS = "MODEL.WEIGHTS output/mine/model_best.pth"
 NUCLEI = "--config-file configs/Nuclei/fast.yaml"
 NUCLEI_WEIGHTS = "MODEL.WEIGHTS output/nuclei_fast/model_final.pth"
 # Command -> arguments added to it, which keep the test short.
+COUNT, TRAIN = "rec-attend count --model", "rec-attend train"
 RUN = {
+    f"{COUNT} nuclei new_images --output results --labels --objects --pictures": "--processes 1",
+    f"{TRAIN} --images data/images --labels data/labels --output model": "--minutes 0.3",
+    f"{COUNT} model new_images --output results": "--processes 1",
+    "rec-attend evaluate --model model --images test/images --labels test/labels --output test_report": "",
+    f"{TRAIN} --plan model/plan.yaml --output another_model": "--minutes 0.2",
     "python tools/labels_to_coco.py --images data/images --labels data/labels --output data/train.json "
     "--val-fraction 0.2 --val-output data/val.json --category cell": "",
     f"python tools/visualize_data.py {MINE} --output output/data_pictures": "--images 1",
@@ -65,6 +72,7 @@ RUN_ELSEWHERE = {
 } | {
     f"{SUBMISSION} --dataset rec_attend_cityscapes_test --output submission.zip MODEL.WEIGHTS "
     "output/cityscapes_stage_c/model_final.pth": "tests/test_recipes.py",
+    f"{COUNT} model --video film.avi --output counted.mp4": "tests/cli/test_count.py",
     "python tools/check_device.py --device cuda": "tests/test_check_device.py",
     "python tools/convert_weights.py --weights W.h5 --options model_opt.yaml --output model.pth --config-output "
     "model.yaml --estimate-statistics rosettes_train": "tests/checkpoint/test_original_weights.py",
@@ -103,7 +111,7 @@ def normal(command: str) -> str:
 
 def commands_of(page: str) -> list[str]:
     """Commands of a page, in indented or fenced blocks and between backticks, in their order."""
-    start = r"(?:python (?:tools|demo)/|make |bash )"
+    start = r"(?:python (?:tools|demo)/|rec-attend \w+ --|make |bash )"
     text = re.sub(r"\\\n\s*", "", page_text(page))
     blocks = [text[slice(*match.span(1))] for match in re.finditer(r"^ *```\w*\n(.*?)^ *```", text, re.M | re.S)]
     found = re.findall(rf"^ {{4,}}({start}.*)$", text, re.M) + re.findall(rf"`({start}[^`]+)`", text)
@@ -123,12 +131,15 @@ def anchors_of(path: Path) -> set[str]:
 
 
 DOCUMENTED = {page: commands_of(page) for page in PAGES}
-PYTHON = sorted({command for found in DOCUMENTED.values() for command in found if command.startswith("python ")})
-OTHER = sorted({command for found in DOCUMENTED.values() for command in found} - set(PYTHON))
+FOUND = {command for found in DOCUMENTED.values() for command in found}
+# What can be run in this process; the rest is make's.
+OURS = sorted(command for command in FOUND if command.startswith(("python ", "rec-attend ")))
+OTHER = sorted(FOUND - set(OURS))
 
 
 def has_tool(command: str) -> bool:
-    return (ROOT / command.split()[1]).is_file()
+    program, tool = command.split()[:2]
+    return tool in COMMANDS if program == "rec-attend" else (ROOT / tool).is_file()
 
 
 # --- the folder they run in -------------------------------------------------------------------------------------------
@@ -186,11 +197,12 @@ def folder(tmp_path_factory) -> Iterator[Path]:
             else:
                 (folder / "configs" / name).mkdir(exist_ok=True)
                 (folder / "configs" / name / real.name).symlink_to(real)
-    (my_config,) = blocks_of("GETTING_STARTED.md", "yaml")
+    (my_config,) = blocks_of("docs/config.md", "yaml")
     (folder / "documented.yaml").write_text(my_config.replace('"configs/', f'"{ROOT}/configs/'))
     write_tiny_config(folder / "documented.yaml", folder / "my.yaml")
 
     write_pictures(folder / "data" / "images", 5, labels=folder / "data" / "labels")
+    (folder / "test").symlink_to(folder / "data")
     write_nuclei(folder / "datasets" / "nuclei")
     for name in ("new_images", "images", "more/deep"):
         write_pictures(folder / name, 2, first=8)
@@ -223,7 +235,9 @@ def run(inside, monkeypatch) -> Callable[[str], None]:
     """Runs a command in this process, which has imported the heavy libraries already."""
 
     def call(command: str) -> None:
-        script, *arguments = shlex.split(command)[1:]
+        program, script, *arguments = shlex.split(command)
+        if program == "rec-attend":
+            return main([script, *arguments])
         monkeypatch.setattr(sys, "argv", [script, *arguments])
         runpy.run_path(script, run_name="__main__")
 
@@ -243,7 +257,7 @@ def test_the_reader_of_pages_sees_all_kinds_of_commands(tmp_path, monkeypatch):
 def test_every_documented_command_is_in_the_tables():
     tables = {normal(command) for command in [*RUN, *RUN_ELSEWHERE]}
     documented = {command for page in PAGES if page != "MODEL_ZOO.md" for command in DOCUMENTED[page]}
-    documented = {command for command in documented if command.startswith("python ")}
+    documented &= set(OURS)
     assert documented - tables == set(), "run these here, or name the test that does"
     assert tables - documented == set(), "no page has these any more"
 
@@ -259,7 +273,7 @@ class Parsed(Exception):
     """Raised with the result in place of going on."""
 
 
-@pytest.mark.parametrize("command", PYTHON)
+@pytest.mark.parametrize("command", OURS)
 def test_options_and_config_keys_are_accepted(run, command: str, monkeypatch):
     parse_args = argparse.ArgumentParser.parse_args
 
@@ -288,6 +302,8 @@ def test_the_commands_run_as_documented(run, folder):
     assert json.loads((output / "mine" / "metrics_final.json").read_text())["counting"]["num_images"] == 1
     for expected in ("pictures", "steps", "output/data_pictures", "output/step_pictures"):
         assert any((folder / expected).glob("*.png")), expected
+    for expected in ("results/counts.csv", "results/objects.csv", "model/report.html", "test_report/report.html"):
+        assert (folder / expected).is_file(), expected
     assert (output / "rate" / "learning_rate.png").is_file()
     assert (output / "mine" / "inference" / "my_val" / "counting_per_image.csv").is_file()
 

@@ -74,7 +74,13 @@ class TimeBudgetHook(HookBase):
     def before_train(self) -> None:
         """Start the clock."""
         self._since = time.perf_counter()
-        move_schedule(self.trainer, self.share)
+        self._move()
+
+    def _move(self) -> None:
+        # However little time there is, the warmup takes its iterations: without it trainings diverge.
+        solver = self.trainer.cfg.SOLVER
+        warm = self.iterations >= solver.WARMUP_ITERS
+        move_schedule(self.trainer, self.share if warm else min(self.share, self.iterations / solver.MAX_ITER))
 
     def after_step(self) -> None:
         """Count what the iteration and the hooks before this one took.
@@ -85,7 +91,7 @@ class TimeBudgetHook(HookBase):
         now = time.perf_counter()
         self.seconds, self._since = self.seconds + now - self._since, now
         self.iterations += 1
-        move_schedule(self.trainer, self.share)
+        self._move()
         self._tell(self.share, {name: value for name, (value, _) in self.trainer.storage.latest().items()})
         if self.share >= 1:
             self.trainer.checkpointer.save("model_final", iteration=self.trainer.iter)

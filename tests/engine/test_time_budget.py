@@ -17,7 +17,7 @@ class Trainer:
         parameter = torch.nn.Parameter(torch.zeros(1))
         self.optimizer = torch.optim.SGD([parameter], lr=1.0)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 1 - step / 1000)
-        self.cfg = type("Cfg", (), {"SOLVER": type("Solver", (), {"MAX_ITER": 1000})})
+        self.cfg = type("Cfg", (), {"SOLVER": type("Solver", (), {"MAX_ITER": 1000, "WARMUP_ITERS": 2})})
         self.iter = 0
         self.saved = []
         self.storage = type("Storage", (), {"latest": lambda self: {"total_loss": (2.0, 0)}})()
@@ -45,6 +45,7 @@ def test_the_schedule_stands_at_the_share_of_the_time(monkeypatch):
     assert isinstance(hook, HookBase)
     hook.before_train()
     hook.after_step()
+    assert hook.trainer.rate == pytest.approx(1.0, abs=2e-3)  # still warming up
     hook.after_step()
     assert told == [(0.3, 2.0), (0.5, 2.0)] and hook.iterations == 2
     assert hook.trainer.rate == pytest.approx(0.5, abs=2e-3)
