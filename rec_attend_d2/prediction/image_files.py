@@ -22,6 +22,8 @@ from .sources import distinct_names
 _TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Samples of a pixel that are one picture: grey, colour, colour with alpha.
 _USUAL_SAMPLES = (1, 3, 4)
+# Types, in this machine's order of bytes, that OpenCV scales.
+_SCALABLE = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int16), np.dtype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def read_stack(path: str | os.PathLike) -> Stack | None:
     except (tifffile.TiffFileError, ValueError, IndexError, KeyError, TypeError) as error:
         raise ValueError(f"Image {path} is a damaged TIFF: {error}") from error
     if not parts:
-        raise ValueError(f"Image {path} is a TIFF without a picture of rows and columns.")
+        raise ValueError(f"Image {path} is a damaged TIFF, or one without pictures.")
     return Stack(
         "+".join(part.axes for part in parts),
         " + ".join(" x ".join(map(str, part.shape)) for part in parts),
@@ -247,7 +249,7 @@ class ImageReader:
     def _in_memory(self, pixels: NDArray) -> NDArray:
         """The pixels, read unless there are very many of them, of a type that OpenCV knows."""
         is_large = pixels.shape[0] * pixels.shape[1] >= LARGEST_READ
-        if self._maps_large and is_large and isinstance(pixels, np.memmap) and pixels.dtype.isnative:
+        if self._maps_large and is_large and isinstance(pixels, np.memmap) and pixels.dtype in _SCALABLE:
             return pixels
         native = pixels.dtype.newbyteorder("=")
         return np.array(pixels, dtype=np.float32 if native.kind == "f" else native)
