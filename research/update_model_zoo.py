@@ -38,6 +38,11 @@ COMPARISON_BEGIN, COMPARISON_END = (
 )
 OTHERS = RESULTS / "others"
 OTHERS_BEGIN, OTHERS_END = "<!-- others: research/update_model_zoo.py -->\n", "<!-- end of others -->\n"
+ONE_COMMAND = RESULTS / "one_command"
+ONE_COMMAND_BEGIN, ONE_COMMAND_END = (
+    "<!-- one command: research/update_model_zoo.py -->\n",
+    "<!-- end of one command -->\n",
+)
 # Header of a column, the figure in a json of research/score_results.py, and how it is shown.
 OTHERS_COLUMNS = {
     "SBD": ("SBD", "{:.3f}"),
@@ -125,6 +130,27 @@ def render_trainings() -> str:
         recipes.setdefault(re.sub(r" SEED \d+", "", entry["command"]), {})[path.stem] = entry
     headers = ["training", "input", "iterations x batch", "minutes", "memory, MB", *COLUMNS]
     return _table(headers, map(_row, recipes.values()))
+
+
+def render_one_command() -> str:
+    """A row per json of research/try_training.py: a model of one command beside the recipe by hand."""
+    rows = []
+    for path in sorted(ONE_COMMAND.glob("*.json")):
+        content = json.loads(path.read_text())
+        measured, by_hand = content["measured"], content["by_hand"]
+        rows.append(
+            [
+                f"{path.stem} [all](docs/results/one_command/{path.name})",
+                f"`{content['command']}`",
+                f"{content['minutes']:.1f} ({content['cpu_minutes']:.1f})",
+                f"{measured['SBD']:.3f}",
+                f"{measured['abs_DiC']:.2f}",
+                f"{measured['relative_count_error']:.1%}",
+                f"{content['recipe']}: {by_hand['SBD']:.3f} / {by_hand['abs_DiC']:.2f}",
+            ]
+        )
+    headers = ["data", "command", "minutes (CPU)", "SBD", "\\|DiC\\|", "count error", "by hand: SBD / \\|DiC\\|"]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
 def render_others() -> str:
@@ -246,6 +272,7 @@ def main() -> None:
     text = replace_between(page.read_text(), BEGIN, END, f"\n{render_trainings()}\n\n")
     text = replace_between(text, COMPARISON_BEGIN, COMPARISON_END, f"\n{render_comparisons()}\n\n")
     text = replace_between(text, OTHERS_BEGIN, OTHERS_END, f"\n{render_others()}\n\n")
+    text = replace_between(text, ONE_COMMAND_BEGIN, ONE_COMMAND_END, f"\n{render_one_command()}\n\n")
     text = replace_between(text, SPEED_BEGIN, SPEED_END, f"\n{render_speeds()}\n\n")
     page.write_text(text)
 
