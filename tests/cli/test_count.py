@@ -315,7 +315,7 @@ def test_pages_and_channels_have_to_be_chosen(run, stack, tmp_path):
         (["--page", 1, "--channel", 3], "there is no channel 3"),
     ]:
         status, _, _ = run(stack, "--output", results, *words)
-        assert f"{stack} holds 3 page(s) of 2 channel(s) (axes TCYX, 3 x 2 x 40 x 56)" in str(status)
+        assert f"{stack} holds 3 pages of 2 channels (axes TCYX, 3 x 2 x 40 x 56)" in str(status)
         assert missing in str(status) and not results.exists()
 
 

@@ -59,7 +59,7 @@ def test_colour_is_blue_green_red_for_the_model(tmp_path):
         np.testing.assert_array_equal(picture.image, COLOR[..., ::-1])
         np.testing.assert_array_equal(picture.channels, COLOR)
         np.testing.assert_array_equal(read(tmp_path / name, page, channel=1).image, COLOR[..., 0])
-    with pytest.raises(ValueError, match=r"a\.png has 3 channel\(s\), so that there is no 4"):
+    with pytest.raises(ValueError, match=r"a\.png has 3 channels, so that there is no channel 4"):
         read(tmp_path / "a.png", channel=4)
 
 
@@ -148,13 +148,17 @@ def test_what_has_to_be_chosen(tmp_path):
     assert listed(plain, png, tmp_path / "missing.png") == [
         *(("plain.tif", "plain", None), ("a.png", "a", None), ("missing.png", "missing", None))
     ]
-    assert listed(plain, pages, page=4) == [("plain.tif", "plain", None), ("pages.tif", "pages_p0004", 4)]
+    assert listed(pages, page=4) == [("pages.tif", "pages_p0004", 4)]
+    assert listed(plain, png, pages, page=1)[::2] == [("plain.tif", "plain", None), ("pages.tif", "pages_p0001", 1)]
+    for path in (plain, png):
+        with pytest.raises(ValueError, match=rf"{path.name} holds 1 page.*: there is no page 4"):
+            listed(pages, path, page=4)
     assert len(listed(plain, pages, page="all")) == 6
     assert listed(channels, two, channel=2) == [("channels.tif", "channels", None), ("two.tif", "two", None)]
     for path, option in ((pages, "--page N"), (channels, "--channel N"), (two, "--channel N")):
         with pytest.raises(ValueError, match=rf"{path.name} holds .* Say which to count by {option}"):
             listed(plain, path)
-    with pytest.raises(ValueError, match=r"1 other file\(s\) have such a problem too"):
+    with pytest.raises(ValueError, match=r"So it is with 1 other file\."):
         listed(pages, channels)
     tifffile.imwrite(tmp_path / "float.tif", GREY.astype(np.float32))
     with pytest.raises(ValueError, match=r"float\.tif has pixels of type float32.*--percentiles"):

@@ -16,7 +16,7 @@ def places(tmp_path, monkeypatch) -> Path:
         (tmp_path / name).with_name("mine.pth").touch()
     for name in ("model/config.yaml", "model/model.pth", "nuclei/picture.png", "empty/config.yaml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text("VERSION: 2\n")
     monkeypatch.setenv("REC_ATTEND_WEIGHTS", str(tmp_path / "own"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
