@@ -23,6 +23,7 @@ from skimage.measure import regionprops_table
 from rec_attend_d2 import cli
 from rec_attend_d2.config import load_config
 from rec_attend_d2.prediction.image_files import ImageReader
+from rec_attend_d2.prediction.worker_pool import use_one_thread
 
 QUICK = Path(__file__).resolve().parents[1] / "configs" / "fast.yaml"
 Run = Callable[..., tuple[object, str, str]]
@@ -232,6 +233,7 @@ def test_a_process_that_dies_takes_only_its_picture(run, pictures, tmp_path, mon
 def in_process(model: Path, *words: object) -> multiprocessing.process.BaseProcess:
     """The command in a process of its own, a copy of this one."""
     arguments = ["count", "--model", str(model), *map(str, words)]
+    use_one_thread()  # a copy has no other threads, and would wait for them
     process = multiprocessing.get_context("fork").Process(target=cli.main, args=(arguments,))
     process.start()
     return process
