@@ -208,12 +208,12 @@ def folder(tmp_path_factory) -> Iterator[Path]:
         write_pictures(folder / name, 2, first=8)
     (folder / "plant.png").symlink_to(folder / "images" / "plate8.png")
     register_builtin_datasets(str(folder / "datasets"))
+    before = set(DatasetCatalog.list())
     yield folder
     register_builtin_datasets()
-    for name in ("my_train", "my_val"):
-        if name in DatasetCatalog:
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
+    for name in set(DatasetCatalog.list()) - before:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
 @pytest.fixture
