@@ -3,12 +3,14 @@
 Shapes: `H, W` image size in pixels.
 """
 
+import io
 import math
 import os
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 
 # Highest 16-bit value / highest 8-bit value.
@@ -95,9 +97,22 @@ def _decode(data: NDArray[np.uint8]) -> NDArray | None:
     """Pixels [H, W] or [H, W, 3] BGR of an image file's bytes; None where OpenCV cannot read them."""
     try:
         # Not IMREAD_COLOR: OpenCV refuses to make three channels of a TIFF of floats itself.
-        return cv2.imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+        image = cv2.imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
     except cv2.error:  # a header that promises more pixels than OpenCV takes
         return None
+    # Where 0 is white OpenCV inverts 8 bits and forgets the others.
+    return ~image if image is not None and image.dtype == np.uint16 and _is_white_zero(data) else image
+
+
+def _is_white_zero(data: NDArray[np.uint8]) -> bool:
+    """Whether a file's bytes are a TIFF in which 0 is white and the highest value black."""
+    if data[:2].tobytes() not in (b"II", b"MM"):
+        return False
+    try:
+        with tifffile.TiffFile(io.BytesIO(data.tobytes())) as file:
+            return file.pages[0].photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    except (tifffile.TiffFileError, ValueError):
+        return False
 
 
 def stretch_contrast(image: NDArray, percentiles: Sequence[float]) -> NDArray[np.uint8]:
@@ -133,7 +148,7 @@ def contrast_range(image: NDArray, percentiles: Sequence[float]) -> tuple[float,
 
     Args:
         image: [H, W, C] BGR or grey, of any real type; of more than 16 million pixels a part spread evenly is looked
-            at.
+            at. Pixels that are no number or infinite do not count.
         percentiles: low and high, 0 to 100.
 
     Returns:
@@ -145,6 +160,10 @@ def contrast_range(image: NDArray, percentiles: Sequence[float]) -> tuple[float,
     check_percentiles(percentiles)
     values = _sample(image).astype(np.float32)
     grey = np.asarray(cv2.cvtColor(values, cv2.COLOR_BGR2GRAY), np.float32) if values.shape[2] == 3 else values[..., 0]
+    if np.issubdtype(image.dtype, np.floating):
+        grey = np.where(np.isfinite(grey), grey, np.float32(np.nan))
+        if np.isnan(grey).all():
+            return 0.0, 1.0
     low, high = (float(value) for value in np.nanpercentile(grey, percentiles))
     smallest = 1.0 if np.issubdtype(image.dtype, np.integer) else max(1e-30, float(np.spacing(np.float32(abs(low)))))
     return low, low + max(high - low, smallest, _NOISE_DEVIATIONS * pixel_noise(grey))

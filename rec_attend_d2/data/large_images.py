@@ -20,20 +20,24 @@ from .windows import WindowTransform
 # Pictures of more network pixels are scaled and looked at part by part.
 LARGEST_WHOLE = 1536**2
 # Files of more pixels are not read as a whole.
-_LARGEST_READ = 2**26
+LARGEST_READ = 2**26
 
 
 def map_large_image(path: str | os.PathLike) -> NDArray | None:
     """The pixels of a large TIFF that lie uncompressed in the file, [H, W] or [H, W, 3] RGB turned to BGR, not read.
 
-    None of any other file, of one with less than 67 million pixels and of one with several pages.
+    None of any other file, of one with less than 67 million pixels, of one with several pages and of one whose pixels
+    cannot be taken as they are.
     """
     if Path(path).suffix.lower() not in (".tif", ".tiff"):
         return None
     try:
         with tifffile.TiffFile(path) as file:
             page = file.pages[0]
-            if len(file.pages) != 1 or math.prod(page.shape[:2]) < _LARGEST_READ or not page.is_memmappable:
+            if len(file.pages) != 1 or math.prod(page.shape[:2]) < LARGEST_READ or not page.is_memmappable:
+                return None
+            # Their pixels are to be changed: inverted, looked up in the palette, turned to this machine's byte order.
+            if page.photometric.name in ("MINISWHITE", "PALETTE") or not page.dtype.newbyteorder(file.byteorder).isnative:
                 return None
         pixels = tifffile.memmap(path, mode="r")
     except (tifffile.TiffFileError, OSError, ValueError, IndexError):  # another reader says what is wrong with it

@@ -5,7 +5,7 @@ Shapes: `H, W` image in pixels.
 
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -37,33 +37,91 @@ class Frame:
     number: int | None = None
 
 
-def find_images(inputs: Sequence[str]) -> list[str]:
+def find_images(
+    inputs: Sequence[str],
+    recursive: bool = False,
+    report: Callable[[str], object] | None = None,
+    results: Collection[Path] = (),
+) -> list[str]:
     """Paths of images, each once, in the order of the inputs.
 
     Args:
-        inputs: files, folders (of which the image files are taken, sorted, without those of folders inside) and
-            patterns such as ``plants/*.png`` or ``plants/**/*.png``. A single file is not looked at, so that it can
-            be missing or no image.
+        inputs: files, folders (of which the image files are taken, sorted, but not the hidden ones) and patterns such as
+            ``plants/*.png`` or ``plants/**/*.png``. A single file is not looked at, so that it can be missing or no
+            image.
+        recursive: take the images of folders inside folders too.
+        report: is told in a line what is left out of a folder.
+        results: folders whose images are no input, unless they are named themselves.
 
     Raises:
         ValueError: a folder without images, or a pattern that no file matches.
     """
-    return list(dict.fromkeys(chain.from_iterable(_files_of(os.path.expanduser(name)) for name in inputs)))
+    search = _Search(recursive, report, {folder.resolve() for folder in results})
+    return list(dict.fromkeys(chain.from_iterable(search.files_of(os.path.expanduser(name)) for name in inputs)))
 
 
-def _files_of(name: str) -> list[str]:
-    if os.path.isdir(name):
-        files = [str(path) for path in sorted(Path(name).iterdir()) if path.is_file() and is_image_name(path)]
+class _Search:
+    def __init__(self, recursive: bool, report: Callable[[str], object] | None, results: set[Path]):
+        self._recursive = recursive
+        self._report = report
+        self._results = results
+
+    def files_of(self, name: str) -> list[str]:
+        if os.path.isdir(name):
+            return self._files_of_folder(Path(name))
+        # A file may have the characters of a pattern in its name.
+        if os.path.exists(name) or not glob.has_magic(name):
+            return [name]
+        found = (path for path in sorted(glob.glob(name, recursive=True)) if os.path.isfile(path))
+        files = [path for path in found if not self._is_result(Path(path).parent)]
         if not files:
-            raise ValueError(f"The folder '{name}' has no images (files ending in {', '.join(IMAGE_SUFFIXES)}).")
+            raise ValueError(f"No file matches the pattern '{name}'.")
         return files
-    # A file may have the characters of a pattern in its name.
-    if os.path.exists(name) or not glob.has_magic(name):
-        return [name]
-    files = [path for path in sorted(glob.glob(name, recursive=True)) if os.path.isfile(path)]
-    if not files:
-        raise ValueError(f"No file matches the pattern '{name}'.")
-    return files
+
+    def _is_result(self, folder: Path) -> bool:
+        if not self._results:
+            return False
+        folder = folder.resolve()
+        return not self._results.isdisjoint((folder, *folder.parents))
+
+    def _files_of_folder(self, folder: Path) -> list[str]:
+        images, others, hidden, inside = [], [], 0, 0
+        for path in self._walk(folder):
+            within = path.parent != folder
+            if not is_image_name(path):
+                others += [] if within and not self._recursive else [path]
+            elif any(part.startswith(".") for part in path.relative_to(folder).parts):
+                hidden += self._recursive or not within
+            elif within and not self._recursive:
+                inside += 1
+            else:
+                images.append(str(path))
+        left_out = []
+        if others:
+            endings = sorted({path.suffix.lower() or path.name for path in others})
+            shown = ", ".join(endings[:5]) + (", ..." if len(endings) > 5 else "")
+            left_out.append(f"{len(others)} files that are no images ({shown})")
+        if hidden:
+            left_out.append(f"{hidden} hidden files")
+        if inside:
+            left_out.append(f"{inside} images of the folders inside (--recursive takes them)")
+        if not images:
+            found = f"; there are {', '.join(left_out)}" if left_out and self._report else ""
+            raise ValueError(
+                f"The folder '{folder}' has no images (files ending in {', '.join(IMAGE_SUFFIXES)}){found}."
+            )
+        if left_out and self._report:
+            self._report(f"{folder}: {len(images)} images. Left out: {', '.join(left_out)}.")
+        return images
+
+    def _walk(self, folder: Path) -> Iterator[Path]:
+        """The files of a folder, sorted, and those of the folders inside where somebody asks about them."""
+        for path in sorted(folder.iterdir()):
+            if not path.is_dir():
+                if path.is_file():
+                    yield path
+            elif (self._recursive or self._report) and not path.is_symlink() and not self._is_result(path):
+                yield from self._walk(path)
 
 
 def is_image_name(path: PathLike) -> bool:
@@ -71,12 +129,12 @@ def is_image_name(path: PathLike) -> bool:
     return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
-def distinct_names(paths: Sequence[PathLike]) -> list[str]:
-    """A name per path, all distinct also where capitals do not count.
+def distinct_names(paths: Sequence[PathLike], others: Iterable[str] = ()) -> list[str]:
+    """A name per path, all distinct also where capitals do not count, and none of the ``others``.
 
     It is the file's name without ending; where that is taken, with the folder's name before it, or numbered.
     """
-    taken: set[str] = set()
+    taken = {name.casefold() for name in others}
     names = []
     for path in map(Path, paths):
         within = [f"{path.parent.name}_{path.stem}"] if path.parent.name else []

@@ -50,7 +50,7 @@ def test_only_large_uncompressed_tiffs_of_one_page_are_mapped(tmp_path, monkeypa
     tifffile.imwrite(tmp_path / "pages.tif", np.stack([image, image]), photometric="minisblack")
     (tmp_path / "broken.tif").write_bytes(b"II*\0nothing")
     assert map_large_image(tmp_path / "plain.tif") is None  # it is small
-    monkeypatch.setattr(large_images, "_LARGEST_READ", 1000)
+    monkeypatch.setattr(large_images, "LARGEST_READ", 1000)
     mapped = map_large_image(tmp_path / "plain.tif")
     assert isinstance(mapped, np.memmap)
     np.testing.assert_array_equal(mapped, image)
