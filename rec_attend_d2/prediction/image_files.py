@@ -338,7 +338,8 @@ def _labelled(
     ]
     names = iter(distinct_names(paths, [*taken, *known.values()]))
     return [
-        ImageSource(file, known.get(key) or next(names), page) for (file, page), key in zip(places, keys, strict=True)
+        ImageSource(file, known.get(key) or next(names), page)
+        for (file, page), key in zip(places, keys, strict=True)
     ]
 
 

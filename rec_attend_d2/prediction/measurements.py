@@ -19,7 +19,9 @@ SHAPE_COLUMNS = (
     *("area", "centroid_y", "centroid_x", "box_top", "box_left", "box_bottom", "box_right"),
     *("major_axis_length", "minor_axis_length", "eccentricity"),
 )
-MICROMETRE_COLUMNS = (*("area_um2", "centroid_y_um", "centroid_x_um", "major_axis_length_um", "minor_axis_length_um"),)
+MICROMETRE_COLUMNS = (
+    *("area_um2", "centroid_y_um", "centroid_x_um", "major_axis_length_um", "minor_axis_length_um"),
+)
 _DIGITS = 4
 
 Value = float | int | str
