@@ -37,7 +37,10 @@ def map_large_image(path: str | os.PathLike) -> NDArray | None:
             if len(file.pages) != 1 or math.prod(page.shape[:2]) < LARGEST_READ or not page.is_memmappable:
                 return None
             # Their pixels are to be changed: inverted, looked up in the palette, turned to this machine's byte order.
-            if page.photometric.name in ("MINISWHITE", "PALETTE") or not page.dtype.newbyteorder(file.byteorder).isnative:
+            if (
+                page.photometric.name in ("MINISWHITE", "PALETTE")
+                or not page.dtype.newbyteorder(file.byteorder).isnative
+            ):
                 return None
         pixels = tifffile.memmap(path, mode="r")
     except (tifffile.TiffFileError, OSError, ValueError, IndexError):  # another reader says what is wrong with it

@@ -131,8 +131,8 @@ def _id_problems(content: dict) -> list[str]:
 def _reference_problems(content: dict) -> list[str]:
     known = {category["id"] for category in content["categories"]}
     return [
-        f"annotation {annotation['id']} has category_id {annotation['category_id']!r}, which is not in 'categories'. Add "
-        "the category, or correct the annotation."
+        f"annotation {annotation['id']} has category_id {annotation['category_id']!r}, which is not in 'categories'. "
+        "Add the category, or correct the annotation."
         for annotation in content["annotations"]
         if annotation["category_id"] not in known
     ]

@@ -218,8 +218,8 @@ def _check_annotations(annotations: Sequence[dict], records: dict[Any, dict], js
         record = records.get(annotation["image_id"])
         if record is None:
             problems.append(
-                f"{json_file}: annotation {annotation['id']} has the image_id {annotation['image_id']!r}, which no image"
-                " has. Add the image or remove the annotation."
+                f"{json_file}: annotation {annotation['id']} has the image_id {annotation['image_id']!r}, which no "
+                "image has. Add the image or remove the annotation."
             )
             continue
         where = f"{json_file}: annotation {annotation['id']} of image {record['file_name']}"
