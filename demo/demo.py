@@ -13,23 +13,14 @@ status is then 1. How sure the model has to be of an object: --opts MODEL.REC_AT
 
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
 
-import cv2
 from tqdm import tqdm
 
 from rec_attend_d2.config import load_config
 from rec_attend_d2.prediction import Predictor, find_weights
-from rec_attend_d2.prediction.sources import (
-    distinct_names,
-    find_images,
-    image_frames,
-    known_property,
-    open_video,
-    open_webcam,
-    video_frames,
-)
+from rec_attend_d2.prediction.running import INTERRUPTED, build_predictor, count_video
+from rec_attend_d2.prediction.sources import distinct_names, find_images, image_frames, open_video, open_webcam
 from rec_attend_d2.prediction.writers import (
     CocoResults,
     CountFile,
@@ -38,7 +29,6 @@ from rec_attend_d2.prediction.writers import (
     Pictures,
     StepPictures,
     Totals,
-    Video,
     Writer,
     check_label_paths,
     known_categories,
@@ -46,10 +36,6 @@ from rec_attend_d2.prediction.writers import (
     video_path,
     write_predictions,
 )
-from rec_attend_d2.threads import choose_and_say
-
-USUAL_FRAME_RATE = 30.0  # of sources that do not say theirs
-INTERRUPTED = 130  # the exit status that shells use for Ctrl-C
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -95,19 +81,11 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def build_predictor(arguments: argparse.Namespace, batch_size: int) -> Predictor:
+def load_model(arguments: argparse.Namespace, batch_size: int) -> Predictor:
     """The model of the command line. Raises ValueError or FileNotFoundError where something is wrong with it."""
     cfg = load_config(arguments.config_file, arguments.opts)
-    choose_and_say(cfg.MODEL.DEVICE, partial(print, file=sys.stderr))
-    return Predictor(
-        cfg,
-        find_weights(cfg, arguments.config_file),
-        batch_size,
-        object_size=arguments.object_size,
-        tile=arguments.tile,
-        overlapping_masks=arguments.overlapping,
-        progress=partial(tqdm, unit="tile", leave=False, disable=None),
-    )
+    weights = find_weights(cfg, arguments.config_file)
+    return build_predictor(cfg, weights, batch_size, arguments.object_size, arguments.tile, arguments.overlapping)
 
 
 def result_writers(arguments: argparse.Namespace, predictor: Predictor) -> list[Writer]:
@@ -131,7 +109,7 @@ def run_on_images(arguments: argparse.Namespace, unreadable: list[str]) -> Total
     pictures = picture_paths(arguments.output, paths, labels) if arguments.output else {}
     if arguments.labels:
         check_label_paths(arguments.labels, paths, labels)
-    predictor = build_predictor(arguments, arguments.batch_size)
+    predictor = load_model(arguments, arguments.batch_size)
     writers = result_writers(arguments, predictor)
     if pictures:
         writers.append(Pictures(pictures))
@@ -154,13 +132,8 @@ def run_on_video(arguments: argparse.Namespace) -> Totals:
     capture = open_webcam() if arguments.webcam else open_video(name)
     try:
         # A camera's frames are not kept waiting for others.
-        predictor = build_predictor(arguments, 1 if arguments.webcam else arguments.batch_size)
-        writers = result_writers(arguments, predictor)
-        if path is not None:
-            writers.append(Video(path, known_property(capture, cv2.CAP_PROP_FPS) or USUAL_FRAME_RATE))
-        frames = known_property(capture, cv2.CAP_PROP_FRAME_COUNT)
-        bar = tqdm(total=int(frames) if frames else None, unit="frame")
-        return write_predictions(predictor, video_frames(capture, name, predictor.prepare), writers, bar)
+        predictor = load_model(arguments, 1 if arguments.webcam else arguments.batch_size)
+        return count_video(capture, name, predictor, result_writers(arguments, predictor), path)
     finally:
         capture.release()
 

@@ -105,7 +105,9 @@ def _decode(data: NDArray[np.uint8]) -> NDArray | None:
     except cv2.error:  # a header that promises more pixels than OpenCV takes
         return None
     # Where 0 is white OpenCV inverts 8 bits and forgets the others.
-    return ~image if image is not None and image.dtype == np.uint16 and _is_white_zero(data) else image
+    if image is not None and image.dtype == np.uint16 and _is_white_zero(data):
+        return np.iinfo(np.uint16).max - image
+    return image
 
 
 def _is_white_zero(data: NDArray[np.uint8]) -> bool:
@@ -114,7 +116,7 @@ def _is_white_zero(data: NDArray[np.uint8]) -> bool:
         return False
     try:
         with tifffile.TiffFile(io.BytesIO(data.tobytes())) as file:
-            return file.pages[0].photometric == tifffile.PHOTOMETRIC.MINISWHITE
+            return file.pages.first.photometric == tifffile.PHOTOMETRIC.MINISWHITE
     except (tifffile.TiffFileError, ValueError):
         return False
 

@@ -33,14 +33,12 @@ def map_large_image(path: str | os.PathLike) -> NDArray | None:
         return None
     try:
         with tifffile.TiffFile(path) as file:
-            page = file.pages[0]
+            page = file.pages.first
             if len(file.pages) != 1 or math.prod(page.shape[:2]) < LARGEST_READ or not page.is_memmappable:
                 return None
-            # Their pixels are to be changed: inverted, looked up in the palette, turned to this machine's byte order.
-            if (
-                page.photometric.name in ("MINISWHITE", "PALETTE")
-                or not page.dtype.newbyteorder(file.byteorder).isnative
-            ):
+            is_native = page.dtype is not None and page.dtype.newbyteorder(file.byteorder).isnative
+            # The pixels of others are to be changed: inverted, looked up, turned to this machine's order of bytes.
+            if not is_native or page.photometric in (tifffile.PHOTOMETRIC.MINISWHITE, tifffile.PHOTOMETRIC.PALETTE):
                 return None
         pixels = tifffile.memmap(path, mode="r")
     except (tifffile.TiffFileError, OSError, ValueError, IndexError):  # another reader says what is wrong with it

@@ -4,7 +4,7 @@ Shapes: `H, W` picture in pixels, `C` channels.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from ..data.image_io import decode_image
 from ..data.large_images import LARGEST_READ, map_large_image
-from .pixel_size import PixelSize, pixel_size_of
-from .sources import distinct_names
+from .pixel_size import Scale, read_scale
+from .sources import distinct_names, plural
 
 # First bytes of TIFF and BigTIFF files.
 _TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Samples of a pixel that are one picture: grey, colour, colour with alpha.
 _USUAL_SAMPLES = (1, 3, 4)
+# Types, in this machine's order of bytes, that OpenCV scales.
+_SCALABLE = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int16), np.dtype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,12 @@ class Picture:
     Attributes:
         image: what the model is shown: grey [H, W] or BGR [H, W, 3], of any type. Of a large file it is mapped.
         channels: [H, W, C] in the order of the file (of colour red, green, blue), to be measured.
-        pixel_size: if the file says it.
+        scale: what the file says about it.
     """
 
     image: NDArray
     channels: NDArray
-    pixel_size: PixelSize | None = None
+    scale: Scale = Scale()
 
 
 def is_tiff(path: str | os.PathLike) -> bool:
@@ -97,11 +99,11 @@ def read_stack(path: str | os.PathLike) -> Stack | None:
         return None
     try:
         with tifffile.TiffFile(path) as file:
-            parts = [_Part(series) for series in _full_series(file)]
+            parts = _parts(file)
     except (tifffile.TiffFileError, ValueError, IndexError, KeyError, TypeError) as error:
         raise ValueError(f"Image {path} is a damaged TIFF: {error}") from error
     if not parts:
-        raise ValueError(f"Image {path} is a TIFF without a picture of rows and columns.")
+        raise ValueError(f"Image {path} is a damaged TIFF, or one without pictures.")
     return Stack(
         "+".join(part.axes for part in parts),
         " + ".join(" x ".join(map(str, part.shape)) for part in parts),
@@ -112,17 +114,18 @@ def read_stack(path: str | os.PathLike) -> Stack | None:
     )
 
 
-def _full_series(file: tifffile.TiffFile) -> list[tifffile.TiffPageSeries]:
+def _parts(file: tifffile.TiffFile) -> list["_Part"]:
     """The arrays of a file that show something at full size: no thumbnails and levels of a pyramid."""
-    series = [entry for entry in file.series if {"Y", "X"} <= set(entry.axes)]
-    return [entry for entry in series if not entry.keyframe.is_reduced] or series
+    parts = [_Part(series, number) for number, series in enumerate(file.series) if {"Y", "X"} <= set(series.axes)]
+    return [part for part in parts if not part.series.keyframe.is_reduced] or parts
 
 
 class _Part:
     """An array of a TIFF file: which of its axes number pages, and which channels."""
 
-    def __init__(self, series: tifffile.TiffPageSeries):
+    def __init__(self, series: tifffile.TiffPageSeries, number: int):
         self.series = series
+        self.number = number
         self.axes: str = series.axes
         self.shape: tuple[int, ...] = series.shape
         sizes = dict(zip(self.axes, self.shape, strict=True))
@@ -138,7 +141,7 @@ class _Part:
         leading = self.axes[: len(self.axes) - len(self.series.keyframe.axes)]
         if self.series.dataoffset is not None and self.series.keyframe.is_memmappable:
             # The pixels lie in the file one after another: nothing but the page is read.
-            array = tifffile.memmap(path, series=self.series.index, mode="r")
+            array: NDArray = tifffile.memmap(path, series=self.number, mode="r")
         elif int(np.prod(self.shape[: len(leading)], dtype=np.int64)) == len(self.series.pages) and set(
             self.page_axes
         ) <= set(leading):
@@ -157,22 +160,24 @@ class _Part:
         for channel in channels:
             index = [channel if axis == "C" else int(place[axis]) for axis in leading]
             directory = self.series.pages[int(np.ravel_multi_index(index, shape)) if index else 0]
-            planes.append(_decoded(directory, path, self.series.keyframe.axes))
+            if directory is None:
+                raise ValueError(f"Image {path} lacks a part of its stack.")
+            planes.append(_decoded(directory, path, self.series.keyframe))
         return np.concatenate(planes, axis=2)
 
 
-def _decoded(directory: tifffile.TiffPage | tifffile.TiffFrame, path: str, axes: str) -> NDArray:
-    """Pixels [H, W, C] of an image directory."""
+def _decoded(directory: tifffile.TiffPage | tifffile.TiffFrame, path: str, first: tifffile.TiffPage) -> NDArray:
+    """Pixels [H, W, C] of an image directory of the kind of the ``first``."""
     try:
-        return _finished(_to_last(directory.asarray(), axes), directory.keyframe)
+        return _finished(_to_last(np.asarray(directory.asarray()), first.axes), first)
     except ValueError as error:
         # Without its companion imagecodecs tifffile knows few compressions, but OpenCV knows more.
         success, images = cv2.imreadmulti(path, directory.index, 1, flags=cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
         if not success or not images:
             raise ValueError(f"Image {path} cannot be decoded: {error}. Save it without compression.") from error
     image = np.asarray(images[0])
-    if directory.keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE and image.dtype == np.uint16:
-        image = ~image  # OpenCV does it itself of 8 bits
+    if first.photometric == tifffile.PHOTOMETRIC.MINISWHITE and image.dtype == np.uint16:
+        image = np.iinfo(np.uint16).max - image  # OpenCV does it itself of 8 bits
     return image[..., None] if image.ndim == 2 else image[..., ::-1]
 
 
@@ -190,7 +195,7 @@ def _finished(pixels: NDArray, page: tifffile.TiffPage) -> NDArray:
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8) * np.uint8(255)
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype.kind == "u":
-        return ~np.asarray(pixels)
+        return np.iinfo(pixels.dtype).max - np.asarray(pixels)
     return pixels
 
 
@@ -214,7 +219,7 @@ class ImageReader:
             ValueError: it cannot be read, has no such page or channel, or no pixel that is a number; names the file.
         """
         stack = read_stack(source.file) if os.path.isfile(source.file) else None
-        size = pixel_size_of(source.file) if stack is not None else None
+        scale = read_scale(source.file) if stack is not None else Scale()
         if stack is None or _is_plain(stack):
             pixels = self._read_plain(source.file)
         else:
@@ -222,7 +227,7 @@ class ImageReader:
         shown = self._shown(pixels, source)
         if shown.dtype.kind == "f" and not isinstance(shown, np.memmap) and not np.isfinite(shown).any():
             raise ValueError(f"Image {source.name} has no pixel that is a number.")
-        return Picture(shown, pixels, size)
+        return Picture(shown, pixels, scale)
 
     def _read_plain(self, path: str) -> NDArray:
         """[H, W, C] of a file with one picture, read as those of the training are."""
@@ -235,7 +240,7 @@ class ImageReader:
     def _read_page(self, source: ImageSource) -> NDArray:
         number = (source.page or 1) - 1
         with tifffile.TiffFile(source.file) as file:
-            for part in map(_Part, _full_series(file)):
+            for part in _parts(file):
                 if number < part.pages:
                     return self._in_memory(part.read(number, source.file))
                 number -= part.pages
@@ -244,7 +249,7 @@ class ImageReader:
     def _in_memory(self, pixels: NDArray) -> NDArray:
         """The pixels, read unless there are very many of them, of a type that OpenCV knows."""
         is_large = pixels.shape[0] * pixels.shape[1] >= LARGEST_READ
-        if self._maps_large and is_large and isinstance(pixels, np.memmap) and pixels.dtype.isnative:
+        if self._maps_large and is_large and isinstance(pixels, np.memmap) and pixels.dtype in _SCALABLE:
             return pixels
         native = pixels.dtype.newbyteorder("=")
         return np.array(pixels, dtype=np.float32 if native.kind == "f" else native)
@@ -254,7 +259,8 @@ class ImageReader:
         channels = pixels.shape[2]
         if self._channel is not None:
             if self._channel > channels:
-                raise ValueError(f"Image {source.name} has {channels} channel(s), so that there is no {self._channel}.")
+                number = plural(channels, "channel")
+                raise ValueError(f"Image {source.name} has {number}, so that there is no channel {self._channel}.")
             shown = pixels[..., self._channel - 1]
         else:
             shown = pixels[..., 0] if channels == 1 else pixels[..., 2::-1]
@@ -284,8 +290,7 @@ def list_pictures(
     files: Sequence[str],
     choice: Choice,
     any_type: bool,
-    known: dict[tuple[str, int | None], str],
-    taken: Iterable[str] = (),
+    known: Mapping[tuple[str, int | None], str],
 ) -> tuple[list[ImageSource], list[str]]:
     """The pictures of files, after a look at the header of every TIFF.
 
@@ -293,8 +298,7 @@ def list_pictures(
         files: paths; they need not exist.
         choice: of pages and channels.
         any_type: pixels may be of any type, since the model stretches the contrast; else of 8 or 16 bits.
-        known: labels of pictures by absolute path and page, which they keep.
-        taken: labels that no other picture gets.
+        known: labels of pictures by absolute path and page, which they keep and no other picture gets.
 
     Returns:
         The pictures, and why files cannot be read.
@@ -311,7 +315,7 @@ def list_pictures(
         except (OSError, ValueError) as error:
             failures.append(str(error))
             continue
-        problem = "" if stack is None else _problem(file, stack, choice, any_type)
+        problem = _problem(file, stack, choice, any_type) if os.path.isfile(file) else ""
         if problem:
             problems.append(problem)
         pages = 1 if stack is None else stack.pages
@@ -322,13 +326,13 @@ def list_pictures(
         elif isinstance(choice.page, int):
             places.append((file, choice.page))
     if problems:
-        others = f" ({len(problems) - 1} other file(s) have such a problem too.)" if len(problems) > 1 else ""
-        raise ValueError(problems[0] + others)
-    return _labelled(places, known, taken), failures
+        others = len(problems) - 1
+        raise ValueError(problems[0] + (f" So it is with {plural(others, 'other file')}." if others else ""))
+    return _labelled(places, known), failures
 
 
 def _labelled(
-    places: Sequence[tuple[str, int | None]], known: dict[tuple[str, int | None], str], taken: Iterable[str]
+    places: Sequence[tuple[str, int | None]], known: Mapping[tuple[str, int | None], str]
 ) -> list[ImageSource]:
     keys = [(os.path.abspath(file), page) for file, page in places]
     new = [place for place, key in zip(places, keys, strict=True) if key not in known]
@@ -336,16 +340,19 @@ def _labelled(
         Path(file) if page is None else Path(file).with_name(f"{Path(file).stem}_p{page:04d}{Path(file).suffix}")
         for file, page in new
     ]
-    names = iter(distinct_names(paths, [*taken, *known.values()]))
+    names = iter(distinct_names(paths, known.values()))
     return [
-        ImageSource(file, known.get(key) or next(names), page)
-        for (file, page), key in zip(places, keys, strict=True)
+        ImageSource(file, known.get(key) or next(names), page) for (file, page), key in zip(places, keys, strict=True)
     ]
 
 
-def _problem(file: str, stack: Stack, choice: Choice, any_type: bool) -> str:
-    """What keeps a file from being counted, in a sentence; "" if nothing does."""
-    described = f"{file} holds {stack.pages} page(s) of {stack.channels} channel(s) (axes {stack.axes}, {stack.shape})"
+def _problem(file: str, stack: Stack | None, choice: Choice, any_type: bool) -> str:
+    """What keeps a file from being counted, in a sentence; "" if nothing does. Files that are no TIFF have no stack."""
+    if stack is None:
+        has_page = not isinstance(choice.page, int) or choice.page == 1
+        return "" if has_page else f"{file} holds 1 page: there is no page {choice.page}."
+    described = f"{file} holds {plural(stack.pages, 'page')} of {plural(stack.channels, 'channel')} "
+    described += f"(axes {stack.axes}, {stack.shape})"
     wanted = []
     if stack.pages > 1 and choice.page is None:
         wanted.append("--page N (from 1), or --page all for each as a picture of its own")

@@ -19,9 +19,7 @@ SHAPE_COLUMNS = (
     *("area", "centroid_y", "centroid_x", "box_top", "box_left", "box_bottom", "box_right"),
     *("major_axis_length", "minor_axis_length", "eccentricity"),
 )
-MICROMETRE_COLUMNS = (
-    *("area_um2", "centroid_y_um", "centroid_x_um", "major_axis_length_um", "minor_axis_length_um"),
-)
+MICROMETRE_COLUMNS = (*("area_um2", "centroid_y_um", "centroid_x_um", "major_axis_length_um", "minor_axis_length_um"),)
 _DIGITS = 4
 
 Value = float | int | str
@@ -40,9 +38,9 @@ def measure(
         pixel_size: None = in pixels only.
 
     Returns:
-        Names of the columns, and N rows: ``object`` (k + 1 of object k, its number in the label image), SHAPE_COLUMNS in
-        pixels, ``score``, ``class``, ``mean_intensity_c`` and ``max_intensity_c`` of channel c (from 1 on), and with a
-        pixel size MICROMETRE_COLUMNS.
+        Names of the columns, and N rows: ``object`` (k + 1 of object k, its number in the label image), SHAPE_COLUMNS
+        in pixels, ``score``, ``class``, ``mean_intensity_c`` and ``max_intensity_c`` of channel c (from 1 on), and with
+        a pixel size MICROMETRE_COLUMNS.
     """
     masks = as_crops(instances.pred_masks)
     columns = ["object", *SHAPE_COLUMNS, "score", "class"]
@@ -89,8 +87,8 @@ def _sums(crop: NDArray[np.bool_]) -> tuple[float, ...]:
     pixels = crop.astype(np.float64)
     by_row, by_column = pixels.sum(axis=1), pixels.sum(axis=0)
     return (
-        *(by_row.sum(), by_row @ ys, by_column @ xs),
-        *(by_row @ (ys * ys), by_column @ (xs * xs), ys @ pixels @ xs),
+        *(float(by_row.sum()), float(by_row @ ys), float(by_column @ xs)),
+        *(float(by_row @ (ys * ys)), float(by_column @ (xs * xs)), float(ys @ pixels @ xs)),
     )
 
 

@@ -31,17 +31,42 @@ class PixelSize:
         return math.sqrt(self.y * self.x)
 
 
-def pixel_size_of(path: str | os.PathLike) -> PixelSize | None:
-    """The pixel size that a TIFF file says, None if it says none; its dots per inch for printing are none."""
+@dataclass(frozen=True)
+class Scale:
+    """What a file says about its scale.
+
+    Attributes:
+        size: of a pixel, where a microscope's program wrote it.
+        resolution: pixels per unit along x and y, and TIFF's number of the unit (1 none, 2 inch, 3 cm), of any TIFF;
+            that of many is made up for printing.
+    """
+
+    size: PixelSize | None = None
+    resolution: tuple[float, float, int] | None = None
+
+
+def read_scale(path: str | os.PathLike) -> Scale:
+    """The scale of a TIFF file; what it does not say, or not so that it can be understood, is None."""
+    size = resolution = None
     try:
         with tifffile.TiffFile(path) as file:
+            resolution = _resolution(file)
             if file.ome_metadata:
-                return _of_ome(file.ome_metadata)
-            if file.imagej_metadata:
-                return _of_imagej(file)
+                size = _of_ome(file.ome_metadata)
+            elif file.imagej_metadata:
+                size = _of_imagej(file)
     except (tifffile.TiffFileError, ElementTree.ParseError, ValueError, KeyError, IndexError, ZeroDivisionError):
-        pass  # a file that says nothing that can be understood is measured in pixels
-    return None
+        pass
+    return Scale(size, resolution)
+
+
+def _resolution(file: tifffile.TiffFile) -> tuple[float, float, int] | None:
+    tags = file.pages.first.tags
+    if "XResolution" not in tags or "YResolution" not in tags:
+        return None
+    (x, x_unit), (y, y_unit) = tags["XResolution"].value, tags["YResolution"].value
+    unit = int(tags["ResolutionUnit"].value) if "ResolutionUnit" in tags else 2
+    return (x / x_unit, y / y_unit, unit) if min(x, y, x_unit, y_unit) > 0 else None
 
 
 def _of_ome(text: str) -> PixelSize | None:
@@ -49,9 +74,9 @@ def _of_ome(text: str) -> PixelSize | None:
     if pixels is None or not pixels.get("PhysicalSizeX"):
         return None
     sizes = []
-    for axis in "YX":
-        number = pixels.get(f"PhysicalSize{axis}") or pixels.get("PhysicalSizeX") or ""
-        sizes.append(_micrometres(float(number), pixels.get(f"PhysicalSize{axis}Unit", "um")))
+    for axis in "YX" if pixels.get("PhysicalSizeY") else "XX":
+        unit = pixels.get(f"PhysicalSize{axis}Unit", "um")
+        sizes.append(_micrometres(float(pixels.get(f"PhysicalSize{axis}", "")), unit))
     return _checked(*sizes)
 
 

@@ -46,8 +46,8 @@ def find_images(
     """Paths of images, each once, in the order of the inputs.
 
     Args:
-        inputs: files, folders (of which the image files are taken, sorted, but not the hidden ones) and patterns such as
-            ``plants/*.png`` or ``plants/**/*.png``. A single file is not looked at, so that it can be missing or no
+        inputs: files, folders (of which the image files are taken, sorted, but not the hidden ones) and patterns such
+            as ``plants/*.png`` or ``plants/**/*.png``. A single file is not looked at, so that it can be missing or no
             image.
         recursive: take the images of folders inside folders too.
         report: is told in a line what is left out of a folder.
@@ -100,18 +100,18 @@ class _Search:
         if others:
             endings = sorted({path.suffix.lower() or path.name for path in others})
             shown = ", ".join(endings[:5]) + (", ..." if len(endings) > 5 else "")
-            left_out.append(f"{len(others)} files that are no images ({shown})")
+            left_out.append(f"{plural(len(others), 'file')} of other kinds ({shown})")
         if hidden:
-            left_out.append(f"{hidden} hidden files")
+            left_out.append(plural(hidden, "hidden file"))
         if inside:
-            left_out.append(f"{inside} images of the folders inside (--recursive takes them)")
+            left_out.append(f"{plural(inside, 'image')} of folders inside (--recursive takes them)")
         if not images:
-            found = f"; there are {', '.join(left_out)}" if left_out and self._report else ""
+            found = f"; left out: {', '.join(left_out)}" if left_out and self._report else ""
             raise ValueError(
                 f"The folder '{folder}' has no images (files ending in {', '.join(IMAGE_SUFFIXES)}){found}."
             )
         if left_out and self._report:
-            self._report(f"{folder}: {len(images)} images. Left out: {', '.join(left_out)}.")
+            self._report(f"{folder}: {plural(len(images), 'image')}. Left out: {', '.join(left_out)}.")
         return images
 
     def _walk(self, folder: Path) -> Iterator[Path]:
@@ -122,6 +122,11 @@ class _Search:
                     yield path
             elif (self._recursive or self._report) and not path.is_symlink() and not self._is_result(path):
                 yield from self._walk(path)
+
+
+def plural(number: int, noun: str) -> str:
+    """Such as "1 file" and "2 files"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def is_image_name(path: PathLike) -> bool:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.structures import Instances
 from numpy.typing import NDArray
 from PIL import Image
 from tabulate import tabulate
@@ -89,7 +90,7 @@ def draw_prediction(frame: Frame, prediction: Prediction) -> NDArray[np.uint8]:
     """
     if isinstance(frame.image, np.memmap):
         height, width = frame.image.shape[:2]
-        raise ValueError(f"{frame.file} is too large to be drawn ({height} x {width}): leave --output out.")
+        raise ValueError(f"{frame.file} is too large to be drawn ({height} x {width}): do not ask for its picture.")
     return draw_instances(frame.image[:, :, ::-1], prediction.instances)
 
 
@@ -105,13 +106,13 @@ def picture_paths(output: Path, files: Sequence[str], labels: Sequence[str]) -> 
         paths = dict.fromkeys(labels, output)
     else:
         paths = {label: output / f"{label}.png" for label in labels}
-    _check_inputs_stay(paths.values(), files)
+    check_inputs_stay(paths.values(), files)
     return paths
 
 
 def check_label_paths(folder: Path, files: Sequence[str], labels: Sequence[str]) -> None:
     """Raise a ValueError where :class:`LabelImages` of the ``labels`` in ``folder`` would replace an input image."""
-    _check_inputs_stay([folder / f"{label}_labels{ending}" for label in labels for ending in (".png", ".tif")], files)
+    check_inputs_stay([folder / f"{label}_labels{ending}" for label in labels for ending in (".png", ".tif")], files)
 
 
 def video_path(output: Path, file: str) -> Path:
@@ -121,11 +122,12 @@ def video_path(output: Path, file: str) -> Path:
         ValueError: it would replace ``file``.
     """
     path = output if output.suffix and not output.is_dir() else output / f"{Path(file).stem}.mp4"
-    _check_inputs_stay([path], [file])
+    check_inputs_stay([path], [file])
     return path
 
 
-def _check_inputs_stay(outputs: Iterable[Path], files: Sequence[str]) -> None:
+def check_inputs_stay(outputs: Iterable[Path], files: Sequence[str]) -> None:
+    """Raise a ValueError where one of the ``outputs`` would replace one of the ``files`` of the input."""
     given = {Path(file).resolve() for file in files}
     for path in outputs:
         if path.resolve() in given:
@@ -213,7 +215,7 @@ class StepPictures(Writer):
         save_steps(self._folder / frame.label, self._predictor.trace(frame.image))
 
 
-def _counts(frame: Frame, prediction: Prediction, seconds: float) -> list:
+def count_row(frame: Frame, prediction: Prediction, seconds: float) -> list:
     """A row of COUNT_COLUMNS; empty where there is no frame number, no object to have a score, or nothing to note."""
     number = "" if frame.number is None else frame.number
     mean_score = f"{prediction.instances.scores.mean().item():.4f}" if prediction.count else ""
@@ -230,7 +232,7 @@ class CountFile(Writer):
         self._rows.writerow(COUNT_COLUMNS)
 
     def add(self, frame: Frame, prediction: Prediction, seconds: float) -> None:
-        self._rows.writerow(_counts(frame, prediction, seconds))
+        self._rows.writerow(count_row(frame, prediction, seconds))
         self._file.flush()
 
     def close(self) -> None:
@@ -244,7 +246,7 @@ class CountTable(Writer):
         self._rows: list[list] = []
 
     def add(self, frame: Frame, prediction: Prediction, seconds: float) -> None:
-        self._rows.append(_counts(frame, prediction, seconds))
+        self._rows.append(count_row(frame, prediction, seconds))
 
     def close(self) -> None:
         print(tabulate(self._rows, headers=COUNT_COLUMNS, disable_numparse=[0]))
@@ -274,16 +276,15 @@ class CocoResults(Writer):
         return self._path.with_name(f"{self._path.stem}_images.json")
 
     def add(self, frame: Frame, prediction: Prediction, seconds: float) -> None:
-        height, width = frame.image.shape[:2]
-        image = {"id": len(self._images) + 1, "file_name": frame.file, "height": height, "width": width}
-        self._images.append(image if frame.number is None else {**image, "frame": frame.number})
-        # Of a mask pycocotools computes the box; given a box too, it would take the box's area for the mask's.
-        shape = "segmentation" if prediction.instances.has("pred_masks") else "bbox"
-        for result in coco_results(prediction.instances, image["id"]):
+        self.add_results(frame.file, frame.number, frame.image.shape[:2], class_results(prediction.instances))
+
+    def add_results(self, file: str, number: int | None, size: Sequence[int], results: Iterable[dict]) -> None:
+        """Take what :func:`class_results` gives of the next image, of ``size`` (H, W)."""
+        image = {"id": len(self._images) + 1, "file_name": file, "height": size[0], "width": size[1]}
+        self._images.append(image if number is None else {**image, "frame": number})
+        for result in results:
             category = self._category(result["category_id"])
-            self._results.append(
-                {**{key: result[key] for key in ("image_id", shape, "score")}, "category_id": category}
-            )
+            self._results.append({"image_id": image["id"], **result, "category_id": category})
 
     def _category(self, number: int) -> int:
         """Id of the class ``number``, which is entered if it is new."""
@@ -299,6 +300,15 @@ class CocoResults(Writer):
         for path, part in ((self._path, self._results), (self.images_path, content)):
             with written_at_once(path) as partial:
                 partial.write_text(json.dumps(part), encoding="utf-8")
+
+
+def class_results(instances: Instances) -> list[dict]:
+    """COCO's results of an image without its id; ``category_id`` is the number of the class."""
+    # Of a mask pycocotools computes the box; given a box too, it would take the box's area for the mask's.
+    shape = "segmentation" if instances.has("pred_masks") else "bbox"
+    return [
+        {key: result[key] for key in (shape, "score", "category_id")} for result in coco_results(instances, image_id=0)
+    ]
 
 
 def known_categories(cfg: CfgNode) -> list[tuple[int, str]]:
