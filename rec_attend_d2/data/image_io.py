@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 # Highest 16-bit value / highest 8-bit value.
 _DEPTH_RATIO = 257
@@ -119,6 +119,16 @@ def _is_white_zero(data: NDArray[np.uint8]) -> bool:
             return file.pages.first.photometric == tifffile.PHOTOMETRIC.MINISWHITE
     except (tifffile.TiffFileError, ValueError):
         return False
+
+
+def pillow_pixels(image: Image.Image) -> NDArray:
+    """The pixels of a Pillow image as :func:`to_bgr` takes them, turned as its EXIF orientation says."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("L", "I;16", "I;16B", "I", "F"):
+        return np.asarray(image)
+    if image.mode == "1":
+        return np.asarray(image.convert("L"))
+    return np.ascontiguousarray(np.asarray(image.convert("RGB"))[..., ::-1])
 
 
 def is_dark(image: NDArray) -> bool:

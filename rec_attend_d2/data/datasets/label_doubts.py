@@ -109,8 +109,8 @@ def check_pieces(pictures: Sequence[LabelFacts]) -> None:
         raise ValueError(
             f"In {len(full)} of {len(pictures)} label images all 255 values of 8 bits are used and values are in "
             f"several pieces that don't touch ({len(full[0].in_pieces)} of {full[0].objects} in the one of "
-            f"{full[0].file_name}): numbers seem to have begun anew after 255, so that objects share them. Save the labels with 16 bits. "
-            f"{remedy}"
+            f"{full[0].file_name}): numbers seem to have begun anew after 255, so that objects share them. "
+            f"Save the labels with 16 bits. {remedy}"
         )
     pieces = sum(picture.pieces for picture in pictures)
     many = in_pieces >= min(_FEWEST, objects) and in_pieces > _SHARE_IN_PIECES * objects

@@ -53,7 +53,7 @@ class LabelImage:
 
     def has_void(self) -> bool:
         """Whether a value seems to mark what is unknown, see :func:`.is_void`."""
-        if self.labels is None:
+        if self.labels is None or self.background != 0:
             return False
         return is_void(np.setdiff1d(read_label_image(self.labels), [0]))
 
