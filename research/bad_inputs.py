@@ -303,7 +303,11 @@ def tiff_training(name: str, pixels: np.ndarray, expected: str) -> None:
         for image in train["images"]:
             image["file_name"] = image["file_name"].replace("png", "tif")
         return check(
-            scratch, train, files=lambda folder: [tifffile.imwrite(folder / f"{n}.tif", pixels) for n in (1, 2)]
+            scratch,
+            train,
+            files=lambda folder: [
+                tifffile.imwrite(folder / f"{n}.tif", pixels, photometric="minisblack") for n in (1, 2)
+            ],
         )
 
     case(name, "train", run, expected)
@@ -335,7 +339,8 @@ def train(scratch: Scratch, *options: str) -> str:
 
 
 DIVERGED = r"Not finite: .*lower SOLVER\.BASE_LR"
-for rate in ("100.0", "1000.0", "1e30"):
+case("BASE_LR 100", "train", lambda s: train(s, "SOLVER.BASE_LR", "100"), r"trained|Not finite")
+for rate in ("1000.0", "1e30"):
     case(f"BASE_LR {rate}", "train", lambda s, r=rate: train(s, "SOLVER.BASE_LR", r), DIVERGED)
 
 
@@ -344,8 +349,8 @@ def _blocked_output(scratch: Scratch) -> str:
     return train(scratch, "OUTPUT_DIR", str(scratch.folder / "file" / "output"))
 
 
-case("OUTPUT_DIR below a file", "train", _blocked_output, r"OUTPUT_DIR|Not a directory")
-case("unknown key", "train", lambda s: train(s, "SOLVER.BASE_LRR", "1"), r"Non-existent config key.*BASE_LRR")
+case("OUTPUT_DIR below a file", "train", _blocked_output, r"OUTPUT_DIR .* cannot be made or used")
+case("unknown key", "train", lambda s: train(s, "SOLVER.BASE_LRR", "1"), r"Non-existent key: SOLVER\.BASE_LRR")
 case("key without value", "train", lambda s: train(s, "SOLVER.BASE_LR"), r"not valid")
 case("value of a wrong type", "train", lambda s: train(s, "SOLVER.BASE_LR", "fast"), r"not valid")
 case(
@@ -403,7 +408,7 @@ def _void() -> np.ndarray:
 
 
 labels("rings of void 255", _tiff(_void()), r"largest value of 8 or 16 bits is an object|in several pieces")
-labels("three pages", _tiff(np.stack([discs()] * 3)), r"has 3 pages")
+labels("three pages", _tiff(np.stack([discs()] * 3), photometric="minisblack"), r"has 3 pages")
 labels(
     "a stack of colours",
     _tiff(np.stack([discs()] * 5, -1), photometric="minisblack", planarconfig="contig"),
@@ -490,7 +495,7 @@ def _with(pixels: np.ndarray, place: tuple[int, int], value: int) -> np.ndarray:
 labels(
     "a photograph",
     lambda path: Image.fromarray(np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)).save(path),
-    r"values are in several|values from",
+    r"look like photographs",
     suffix="png",
 )
 labels("jpeg", lambda path: Image.fromarray(discs()).save(path), r"JPEG changes values", suffix="jpg")
@@ -512,7 +517,7 @@ case("labels: other files beside", "convert", _beside, r"Left out: .*inside.*not
 
 
 def _image_pages(scratch: Scratch) -> str:
-    tifffile.imwrite(scratch.folder / "images" / "x.tif", np.stack([picture()] * 2))
+    tifffile.imwrite(scratch.folder / "images" / "x.tif", np.stack([picture()] * 2), photometric="minisblack")
     tifffile.imwrite(scratch.folder / "labels" / "x.tif", discs())
     return convert(scratch, _tiff(discs()))
 
@@ -599,7 +604,7 @@ case(
     r"would (replace|overwrite)|a\.png",
 )
 case("no such weights", "demo", lambda s: _one(s, "--opts", "MODEL.WEIGHTS", "none.pth"), r"none\.pth")
-case("unknown key", "demo", lambda s: _one(s, "--opts", "MODEL.WEIGHT", "x"), r"Non-existent config key")
+case("unknown key", "demo", lambda s: _one(s, "--opts", "MODEL.WEIGHT", "x"), r"Non-existent key")
 
 
 def _video(scratch: Scratch, keep: int) -> str:

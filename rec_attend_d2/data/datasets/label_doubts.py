@@ -86,11 +86,20 @@ def check_ground(pictures: Sequence[LabelFacts]) -> None:
 def check_pieces(pictures: Sequence[LabelFacts]) -> None:
     """Raise a ValueError if label images look like anything but one value for each object.
 
+    Photographs: more than half of all values have at most three pixels.
     Binary masks: no picture has more than one value besides the background, and some of these are in pieces. Numbers
     that began anew after 255. Semantic classes and smoothed drawings: a fifth of all values are in pieces, or values
     have two pieces each in the mean.
     """
     in_pieces, objects = sum(len(picture.in_pieces) for picture in pictures), sum(p.objects for p in pictures)
+    specks = sum(len(picture.specks) for picture in pictures)
+    if specks > max(_FEWEST, objects / 2):
+        worst = max(pictures, key=lambda picture: len(picture.specks))
+        raise ValueError(
+            f"The labels look like photographs instead of objects: {specks} of {objects} values have at most {_SPECK} "
+            f"pixels, {len(worst.specks)} of them in the one of {worst.file_name}. Check --labels and --label-suffix; "
+            "--keep-components keeps such objects."
+        )
     if not in_pieces:
         return
     worst = max(pictures, key=lambda picture: len(picture.in_pieces))

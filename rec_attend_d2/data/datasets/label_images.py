@@ -74,7 +74,7 @@ def read_label_image(path: Path, background: Background = 0) -> NDArray[np.int32
     elif mode in _COLOUR_MODES:
         values = _color_codes(pixels)
         red, green, blue = (background,) * 3 if isinstance(background, int) else background
-        background = int(_color_codes(np.array([[[red, green, blue]]])))
+        background = red << 32 | green << 16 | blue
     else:
         raise ValueError(
             f"Label image {path} has pixels of Pillow's mode {mode}. Save it with a palette, as grey values of 8, 16 "
