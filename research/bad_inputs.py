@@ -1,6 +1,5 @@
 """A hundred bad inputs, each with the command that gets it and what that is expected to say."""
 
-import copy
 import importlib
 import json
 import re
@@ -9,7 +8,7 @@ import sys
 import zipfile
 import zlib
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -533,7 +532,7 @@ def predictor() -> Any:
     """Published weights."""
     from rec_attend_d2.prediction import Predictor
 
-    return Predictor(ROOT / "weights" / "rosettes_fast.yaml")
+    return Predictor(ROOT / "weights" / "rosettes.yaml")
 
 
 def predict(name: str, image: Any, expected: str) -> None:
@@ -569,7 +568,7 @@ predict("no images", [], r"result: list of 0")
 def demo(scratch: Scratch, *arguments: Any) -> str:
     """demo/demo.py with published weights."""
     tool = importlib.import_module("demo")
-    old, sys.argv = sys.argv, ["demo", "--config-file", str(ROOT / "weights/rosettes_fast.yaml"), *map(str, arguments)]
+    old, sys.argv = sys.argv, ["demo", "--config-file", str(ROOT / "weights/rosettes.yaml"), *map(str, arguments)]
     try:
         tool.main()
     finally:

@@ -141,8 +141,8 @@ def is_dark(image: NDArray) -> bool:
 
 
 def dark_note(image: NDArray, contrast_percentiles: Sequence[float]) -> tuple[str, ...]:
-    """What a reader of results has to know of a picture that the model sees nearly black."""
-    if len(contrast_percentiles) > 0 or not is_dark(image):
+    """What a reader of results has to know of a picture that the model sees nearly, but not entirely, black."""
+    if len(contrast_percentiles) > 0 or not is_dark(image) or not image.any():
         return ()
     return ("the picture is nearly black: if it has 12 bits or is dim, set INPUT.CONTRAST_PERCENTILES [0.1, 99.9]",)
 
