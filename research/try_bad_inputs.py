@@ -3,7 +3,7 @@
 
     python research/try_bad_inputs.py [--output docs/results/bad_inputs.json] [--only TEXT]
 
-The inputs are made in a scratch folder, see bad_inputs.py beside this file, and the commands run in this process with
+The inputs are made in a scratch folder, see the folder bad_inputs, and the commands run in this process with
 an untrained model. Verdicts: "said" (an error in words of this project that says what is expected), "right" (the
 expected result), "SILENT" (neither), "TRACEBACK" (an error of a library).
 """

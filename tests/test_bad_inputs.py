@@ -1,4 +1,4 @@
-"""Bad inputs, each with the message or the result that the command has to give; see research/bad_inputs.py."""
+"""Bad inputs, each with the message or the result that the command has to give; see research/bad_inputs."""
 
 import sys
 from pathlib import Path
