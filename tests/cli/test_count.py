@@ -4,6 +4,7 @@ import csv
 import json
 import multiprocessing
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -22,7 +23,10 @@ from skimage.measure import regionprops_table
 
 from rec_attend_d2 import cli
 from rec_attend_d2.config import load_config
+from rec_attend_d2.data import large_images
+from rec_attend_d2.prediction import image_files
 from rec_attend_d2.prediction.image_files import ImageReader
+from rec_attend_d2.prediction.worker_pool import use_one_thread
 
 QUICK = Path(__file__).resolve().parents[1] / "configs" / "fast.yaml"
 Run = Callable[..., tuple[object, str, str]]
@@ -232,6 +236,7 @@ def test_a_process_that_dies_takes_only_its_picture(run, pictures, tmp_path, mon
 def in_process(model: Path, *words: object) -> multiprocessing.process.BaseProcess:
     """The command in a process of its own, a copy of this one."""
     arguments = ["count", "--model", str(model), *map(str, words)]
+    use_one_thread()  # a copy has no other threads, and would wait for them
     process = multiprocessing.get_context("fork").Process(target=cli.main, args=(arguments,))
     process.start()
     return process
@@ -264,8 +269,9 @@ def test_it_goes_on_after_it_was_stopped(run, model, pictures, tmp_path, monkeyp
     if end == signal.SIGINT:  # what was done is in the tables
         assert len(rows_of(results / "counts.csv")) == 3
     code, printed, reported = run(pictures, "--output", results, "--objects", "--processes", 1)
-    left = 3 if end == signal.SIGINT else 5
-    assert code == 0 and f"left as they are: {left} pictures" in reported and "\n5 pictures" in f"\n{printed}"
+    left = "3" if end == signal.SIGINT else "[345]"
+    assert re.search(f"left as they are: {left} pictures", reported)
+    assert code == 0 and "\n5 pictures" in f"\n{printed}"
     code, _, _ = run(pictures, "--output", tmp_path / "again", "--objects", "--processes", 1)
     assert (results / "objects.csv").read_bytes() == (tmp_path / "again" / "objects.csv").read_bytes()
 
@@ -333,9 +339,30 @@ def test_every_page_is_a_picture(run, stack, tmp_path):
     assert names == [f"stack_p000{number}_labels.tif" for number in (1, 2, 3)]
     objects = rows_of(tmp_path / "all" / "objects.csv")
     assert {row["max_intensity_2"] for row in objects} == {"0"}  # all channels are measured
-    assert {roi.position for roi in roifile.roiread(tmp_path / "all" / "rois" / "stack_p0002_rois.zip")} == {2}
+    assert len(roifile.roiread(tmp_path / "all" / "rois" / "stack_p0002_rois.zip")) == int(expected[1])
     status, _, _ = run(stack, "--output", tmp_path / "one", "--page", 2, "--channel", 1)
     assert [(row["frame"], row["count"]) for row in rows_of(tmp_path / "one" / "counts.csv")] == [("2", expected[1])]
+
+
+def test_regions_lie_on_their_page(run, tmp_path):
+    tifffile.imwrite(tmp_path / "pages.tif", np.stack([smooth(0), smooth(1)]), photometric="minisblack")
+    run(tmp_path / "pages.tif", "--page", "all", "--output", tmp_path / "results", "--rois")
+    for page in (1, 2):
+        rois = roifile.roiread(tmp_path / "results" / "rois" / f"pages_p000{page}_rois.zip")
+        assert {roi.position for roi in rois} == {page}
+
+
+def test_what_stays_in_its_file_gives_the_same(run, pictures, tmp_path, monkeypatch):
+    words = [pictures / "e_scaled.tif", "--objects", "--labels", "--percentiles", 1, 99]
+    tifffile.imwrite(pictures / "e_scaled.tif", smooth(9))
+    run(*words, "--output", tmp_path / "read")
+    for module in (image_files, large_images):
+        monkeypatch.setattr(module, "LARGEST_READ", 100)
+    status, _, _ = run(*words, "--output", tmp_path / "mapped")
+    assert status == 0
+    assert (tmp_path / "mapped" / "objects.csv").read_text() == (tmp_path / "read" / "objects.csv").read_text()
+    status, _, reported = run(*words, "--output", tmp_path / "mapped", "--pictures")
+    assert status == 1 and "e_scaled.tif is too large to be drawn" in reported
 
 
 def test_floats_need_percentiles(run, tmp_path):
