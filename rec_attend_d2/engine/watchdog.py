@@ -116,16 +116,15 @@ def explaining_divergence(model: nn.Module) -> Iterator[None]:
         broken = next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
         if broken is None and "bad box" not in str(error):
             raise
-        what = f"The training diverged: the weight {broken} is not finite" if broken else "The training diverged"
-        raise explain_infinite_loss(FloatingPointError(f"{what} ({type(error).__name__}: {error}).")) from None
+        what = FloatingPointError(f"The training diverged ({type(error).__name__}: {error}).")
+        raise explain_infinite_loss(what, f"the weight {broken}" if broken else "boxes") from None
 
 
-def explain_infinite_loss(error: FloatingPointError) -> FloatingPointError:
-    """Detectron2's error about a loss that is not finite, with the losses that are not and what helps."""
+def explain_infinite_loss(error: FloatingPointError, otherwise: str = "their sum") -> FloatingPointError:
+    """Detectron2's error about a loss that is not finite, with the losses (or what ``otherwise`` names) that are not and what helps."""
     names = ", ".join(re.findall(r"'(\w+)': [^,}]*(?:nan|inf)", str(error)))
     return FloatingPointError(
-        f"{error}\nNot finite: {names or 'the losses or weights'}. Train anew, without --resume, with a lower "
-        "SOLVER.BASE_LR, a longer "
+        f"{error}\nNot finite: {names or otherwise}. Train anew, without --resume, with a lower SOLVER.BASE_LR, a longer "
         "SOLVER.WARMUP_ITERS or a smaller SOLVER.CLIP_GRADIENTS.CLIP_VALUE; MODEL.WEIGHTS with the last checkpoint "
         "keeps what was learned. With SOLVER.AMP.ENABLED try without. If it fails at the very first iterations, look "
         "for empty or broken images and masks."
