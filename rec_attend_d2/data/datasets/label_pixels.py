@@ -44,6 +44,8 @@ def read_pixels(path: Path) -> tuple[str, NDArray]:
     if head[:8] == _PNG_MARK and head[24] == 16 and pixels.ndim == 3:
         # Pillow halves the bits of colours, OpenCV turns their order.
         deep = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if deep is None:
+            raise undecodable(path, "16 bits a channel")
         order = [2, 1, 0, 3] if deep.shape[2] == 4 else [2, 1, 0]
         pixels = deep[..., order]
         if mode == "LA":
