@@ -125,7 +125,7 @@ def explain_infinite_loss(error: FloatingPointError, otherwise: str = "their sum
     names = ", ".join(re.findall(r"'(\w+)': [^,}]*(?:nan|inf)", str(error)))
     return FloatingPointError(
         f"{error}\nNot finite: {names or otherwise}. Train anew, without --resume, with a lower SOLVER.BASE_LR, a "
-        "longer SOLVER.WARMUP_ITERS or a smaller SOLVER.CLIP_GRADIENTS.CLIP_VALUE; MODEL.WEIGHTS with the last checkpoint "
-        "keeps what was learned. With SOLVER.AMP.ENABLED try without. If it fails at the very first iterations, look "
-        "for empty or broken images and masks."
+        "longer SOLVER.WARMUP_ITERS or a smaller SOLVER.CLIP_GRADIENTS.CLIP_VALUE; MODEL.WEIGHTS with the last "
+        "checkpoint keeps what was learned. With SOLVER.AMP.ENABLED try without. If it fails at the very first "
+        "iterations, look for empty or broken images and masks."
     )
