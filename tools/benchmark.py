@@ -36,7 +36,7 @@ from detectron2.config import CfgNode
 
 from rec_attend_d2.benchmark import worker
 from rec_attend_d2.benchmark.measuring import describe_environment
-from rec_attend_d2.benchmark.models import POINTS, ComparisonError, ModelSpec, read_json
+from rec_attend_d2.benchmark.models import POINTS, ComparisonError, ModelSpec, check_plain, read_json
 from rec_attend_d2.benchmark.probes import is_of_this_project
 from rec_attend_d2.benchmark.processes import environment
 from rec_attend_d2.benchmark.report import HTML, JSON, MARKDOWN, write_report
@@ -75,6 +75,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--train", help="data set to train on; default that of the first config")
     parser.add_argument("--test", help="data set to evaluate on; default that of the first config")
     parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=FILE", type=named, help="finished weights")
+    parser.add_argument(
+        "--trust-weights",
+        action="store_true",
+        help="load weights that are pickles, such as those of Detectron2's zoo: they can run any code",
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default cuda where there is one")
     parser.add_argument("--seed", type=int, default=1, help="of all trainings (default 1)")
@@ -157,6 +162,9 @@ def make_specs(arguments: argparse.Namespace) -> list[ModelSpec]:
         raise ComparisonError("A budget is either --minutes or --iterations, more than 0.")
     paths = [find_config(path) for _, path in arguments.configs]
     configs = [read_config(path, arguments.opts) for path in paths]
+    if not arguments.trust_weights:
+        for path in [*weights.values(), *(cfg.MODEL.WEIGHTS for cfg in configs if not is_of_this_project(cfg))]:
+            check_plain(path)
     recipe = find_recipe(arguments, paths, configs)
     train, test = (data_set(getattr(arguments, key.lower()), configs[0], key) for key in ("TRAIN", "TEST"))
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -85,7 +85,8 @@ def training_options(splits: dict[Path, list[ConvertedImage]], image_root: Path)
 
 def convert(arguments: argparse.Namespace) -> None:
     """Read, write, and say how to go on."""
-    images = convert_images(find_sources(arguments), arguments.images, arguments.pieces)
+    known = arguments.background is not None
+    images = convert_images(find_sources(arguments), arguments.images, arguments.pieces, known)
     splits = {arguments.output: images}
     if arguments.val_output:
         parts = split_images(images, arguments.val_fraction, arguments.seed)

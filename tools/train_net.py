@@ -6,6 +6,7 @@ python tools/train_net.py --config-file configs/Nuclei/fast.yaml --eval-only MOD
 """
 
 import argparse
+import sys
 
 from detectron2.engine import default_argument_parser, launch
 from detectron2.utils import comm
@@ -28,11 +29,14 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     args = default_argument_parser().parse_args()
-    launch(
-        main,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    try:
+        launch(
+            main,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"train_net: {error}")

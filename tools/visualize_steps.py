@@ -10,6 +10,7 @@ NAME_instances.png (the result at the image's own size, beside the truth where t
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from rec_attend_d2.config import load_config
 from rec_attend_d2.data import build_mapper, register_datasets
 from rec_attend_d2.data.image_io import read_image
 from rec_attend_d2.modeling import RecurrentAttention
+from rec_attend_d2.prediction import find_weights
 from rec_attend_d2.prediction.sources import distinct_names
 from rec_attend_d2.threads import choose_and_say
 from rec_attend_d2.visualization import draw_instances, save_steps, side_by_side, trace, true_instances
@@ -51,6 +53,7 @@ def configure(arguments: argparse.Namespace) -> CfgNode:
         raise ValueError("DATASETS.TEST is empty: name a data set by --dataset.")
     if not cfg.MODEL.WEIGHTS:
         raise ValueError("MODEL.WEIGHTS is empty: add 'MODEL.WEIGHTS file.pth' with trained weights to the command.")
+    cfg.MODEL.WEIGHTS = os.path.expanduser(find_weights(cfg, arguments.config_file))
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), tuple(names)
     register_datasets(cfg)
     return cfg
@@ -69,12 +72,11 @@ def draw_record(model: RecurrentAttention, record: dict, cfg: CfgNode, prefix: P
     Image.fromarray(side_by_side(results)).save(f"{prefix}_instances.png")
 
 
-def main() -> None:
+def draw(arguments: argparse.Namespace) -> None:
     """Draw the first images of a data set."""
-    arguments = parse_arguments()
     cfg = configure(arguments)
     model = build_model(cfg)
-    load_weights(model, os.path.expanduser(cfg.MODEL.WEIGHTS), complete=True)
+    load_weights(model, cfg.MODEL.WEIGHTS, complete=True)
     model.eval()
     arguments.output.mkdir(parents=True, exist_ok=True)
     records = DatasetCatalog.get(cfg.DATASETS.TEST[0])[: arguments.images]
@@ -82,6 +84,15 @@ def main() -> None:
     for record, name in zip(records, names, strict=True):
         draw_record(model, record, cfg, arguments.output / name)
         print(f"{arguments.output / name}: _steps.png, _steps.gif, _instances.png")
+
+
+def main() -> None:
+    """Draw, or say in one line what is wrong."""
+    arguments = parse_arguments()
+    try:
+        draw(arguments)
+    except (ValueError, OSError) as error:
+        sys.exit(f"visualize_steps: {error}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +190,24 @@ class DetectorMapper(RecAttendDatasetMapper):
 def inference_mapper(cfg: CfgNode) -> RecAttendDatasetMapper | WindowMapper:
     """Mapper of images that are only looked at."""
     return build_mapper(cfg, is_train=False) if is_of_this_project(cfg) else DetectorMapper(cfg, is_train=False)
+
+
+def check_plain(weights: str) -> None:
+    """Raise a ComparisonError unless a weights file holds tensors and plain values alone: a pickle can run any code.
+
+    Args:
+        weights: path of a file, or an address, which only its ending is known of; "" = none.
+    """
+    advice = "If you trust where it comes from, add --trust-weights."
+    if weights.lower().endswith((".pkl", ".pickle")):
+        raise ComparisonError(f"The weights '{weights}' are a pickle, which can run any code. {advice}")
+    if not os.path.isfile(weights) or weights.lower().endswith((".npz", ".h5", ".safetensors")):
+        return
+    try:
+        torch.load(weights, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        first = str(error).splitlines()[0]
+        raise ComparisonError(f"The weights '{weights}' hold more than tensors ({first}). {advice}") from error
 
 
 def load_model(cfg: CfgNode, weights: str) -> nn.Module:

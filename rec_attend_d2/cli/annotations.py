@@ -60,7 +60,7 @@ def annotated(
         coco,
         image_suffix=arguments.image_suffix,
         label_suffix=arguments.label_suffix,
-        background=arguments.background or 0,
+        background=arguments.background,
         unlabeled=arguments.unlabeled or "refuse",
         pieces=arguments.pieces,
         category=category,

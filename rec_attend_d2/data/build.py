@@ -4,15 +4,19 @@ import difflib
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, build_detection_test_loader
+from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from .datasets.coco_files import register_coco_files
 from .image_stream import ImageStream, StreamLoader
 from .training import build_mapper
+from .training_check import check_training_data, resolve_classes
 
 
 def register_datasets(cfg: CfgNode) -> None:
     """Register DATASETS.COCO_FILES and check that DATASETS.TRAIN and DATASETS.TEST name registered data sets.
+
+    In a config that is not frozen the fast model gets the number of categories, see :func:`.resolve_classes`.
 
     Raises:
         FileNotFoundError: a file of DATASETS.COCO_FILES is missing.
@@ -22,6 +26,8 @@ def register_datasets(cfg: CfgNode) -> None:
     for key in ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
             check_registered(name, f"DATASETS.{key}")
+    if not cfg.is_frozen():
+        resolve_classes(cfg, [entry[0] for entry in cfg.DATASETS.COCO_FILES])
 
 
 def check_registered(name: str, key: str) -> None:
@@ -39,8 +45,13 @@ def build_train_loader(cfg: CfgNode) -> StreamLoader:
     """Endless loader over DATASETS.TRAIN. It yields lists of dicts of the mapper of :func:`.training.build_mapper`.
 
     Its state goes into checkpoints, so that a resumed training gets the images that come next.
+
+    Raises:
+        FileNotFoundError, ValueError: something is wrong with the data, see :func:`.check_training_data`.
     """
     register_datasets(cfg)
+    if comm.is_main_process():
+        check_training_data(cfg)
     return StreamLoader(ImageStream(cfg, build_mapper(cfg, is_train=True)))
 
 

@@ -13,7 +13,7 @@ from detectron2.data import transforms as T
 from numpy.typing import NDArray
 
 from .augmentation import build_augmentations, build_resize
-from .image_io import check_percentiles, read_image
+from .image_io import check_percentiles, dark_note, read_image
 from .instances import InstanceTargets, build_targets
 from .map_targets import MapTargetGenerator
 from .object_size import SMALLEST_WIDTH
@@ -123,7 +123,8 @@ class RecAttendDatasetMapper:
         pixels = np.ascontiguousarray(aug_input.image.transpose(2, 0, 1))
         height, width = image.shape[:2]
         entry = {"height": height, "width": width, "image": torch.from_numpy(pixels)}
-        return {**entry, "notes": self._notes((height, width), pixels.shape[1:])}, transforms
+        notes = self._notes((height, width), pixels.shape[1:]) + dark_note(image, self.contrast_percentiles)
+        return {**entry, "notes": notes}, transforms
 
     def _notes(self, size: tuple[int, int], network_size: tuple[int, ...]) -> tuple[str, ...]:
         """What a reader of the results has to know of an image of ``size`` in a network of ``network_size``."""

@@ -7,14 +7,18 @@ import io
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 # Highest 16-bit value / highest 8-bit value.
 _DEPTH_RATIO = 257
+# A picture is dark that has almost no pixel in the upper seven eighths of its range: 12 of 16 bits are a sixteenth.
+_DARK, _BRIGHT_SHARE = 0.125, 1e-4
 # Of contrast_range: the floor, the pixels that are looked at, and rows of the bands that they lie in.
 _NOISE_DEVIATIONS, _SAMPLED, _BAND = 20.0, 2**24, 64
 _LAPLACIANS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
@@ -115,6 +119,45 @@ def _is_white_zero(data: NDArray[np.uint8]) -> bool:
             return file.pages.first.photometric == tifffile.PHOTOMETRIC.MINISWHITE
     except (tifffile.TiffFileError, ValueError):
         return False
+
+
+def pillow_pixels(image: Image.Image) -> NDArray:
+    """The pixels of a Pillow image as :func:`to_bgr` takes them, turned as its EXIF orientation says."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("L", "I;16", "I;16B", "I", "F"):
+        return np.asarray(image)
+    if image.mode == "1":
+        return np.asarray(image.convert("L"))
+    return np.ascontiguousarray(np.asarray(image.convert("RGB"))[..., ::-1])
+
+
+def is_dark(image: NDArray) -> bool:
+    """Whether pixels of 8 or 16 bits use less than an eighth of their range, as those of a camera of 12 bits do."""
+    if image.dtype not in (np.uint8, np.uint16):
+        return False
+    sample = _sample(image)
+    bright = int(np.count_nonzero(sample >= _DARK * (np.iinfo(image.dtype).max + 1)))
+    return bright <= _BRIGHT_SHARE * sample.size
+
+
+def dark_note(image: NDArray, contrast_percentiles: Sequence[float]) -> tuple[str, ...]:
+    """What a reader of results has to know of a picture that the model sees nearly, but not entirely, black."""
+    if len(contrast_percentiles) > 0 or not is_dark(image) or not image.any():
+        return ()
+    return ("the picture is nearly black: if it has 12 bits or is dim, set INPUT.CONTRAST_PERCENTILES [0.1, 99.9]",)
+
+
+def count_pages(path: str | os.PathLike) -> int:
+    """Pictures of an image file: pages of a TIFF but for smaller copies, frames of an animation. 1 where unknown."""
+    try:
+        if Path(path).suffix.lower() in (".tif", ".tiff"):
+            with tifffile.TiffFile(path) as file:
+                return max(1, sum(not getattr(page, "is_reduced", False) for page in file.pages))
+        with Image.open(path) as image:
+            # The further pictures of a camera's file are previews.
+            return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    except Exception:  # of any kind: decoding says what is wrong with the file
+        return 1
 
 
 def stretch_contrast(image: NDArray, percentiles: Sequence[float]) -> NDArray[np.uint8]:

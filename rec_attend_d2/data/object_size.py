@@ -60,8 +60,9 @@ def measured_object_size(names: Sequence[str]) -> float:
             widths.append(math.sqrt(np.median(areas)))
     if not widths:
         raise ValueError(
-            f"DATASETS.TRAIN {list(names)} has no objects on which their typical width could be measured. Set "
-            "INPUT.OBJECT_SIZE to it, in pixels of the file."
+            f"DATASETS.TRAIN {list(names)} has no objects to train on, of which the typical width could be measured: "
+            "there are no annotations, or all are crowds (iscrowd 1). Correct them; where nothing is to be trained, "
+            "set INPUT.OBJECT_SIZE to the width in pixels of the file."
         )
     return round(float(np.median(widths)), 2)
 

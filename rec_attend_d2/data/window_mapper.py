@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .augmentation import resize_array, warp_rotation, window_augmentations
 from .dataset_mapper import check_size
 from .empty_pictures import draw_empty_picture
-from .image_io import check_percentiles, read_image, to_bgr
+from .image_io import check_percentiles, dark_note, read_image, to_bgr
 from .large_images import LARGEST_WHOLE, ScaledImage
 from .object_size import network_scale
 from .picture_cache import Picture, PictureCache
@@ -171,6 +171,8 @@ class WindowMapper:
         else:
             scaled = _to_tensor(resize_array(image, size))
         notes = self._notes(height, width)
+        if not isinstance(image, np.memmap):
+            notes += dark_note(image, self.contrast_percentiles)
         return {"height": height, "width": width, "notes": notes, "image": scaled}, T.NoOpTransform()
 
     def _notes(self, height: int, width: int) -> tuple[str, ...]:

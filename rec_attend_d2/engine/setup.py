@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,9 +38,21 @@ def setup(arguments: argparse.Namespace) -> CfgNode:
     if fast or not evaluates:
         resolve_object_size(cfg)
     cfg.freeze()
+    make_output_folder(cfg)
     default_setup(cfg, arguments)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="rec_attend_d2")
     return cfg
+
+
+def make_output_folder(cfg: CfgNode) -> None:
+    """Make OUTPUT_DIR. Raises a ValueError if that cannot be, or nothing can be written there."""
+    try:
+        Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(cfg.OUTPUT_DIR, os.W_OK) else "its files cannot be written"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise ValueError(f"OUTPUT_DIR '{cfg.OUTPUT_DIR}' cannot be made or used ({reason}). Name another folder.")
 
 
 def write_results(results: Mapping, folder: str) -> str:

@@ -35,7 +35,7 @@ from .hooks import (
 )
 from .optimization import build_lr_scheduler, build_optimizer
 from .validation import ValidationBatches, ValidationLossHook
-from .watchdog import WatchdogHook, explain_infinite_loss
+from .watchdog import WatchdogHook, explaining_divergence
 
 logger = logging.getLogger(__name__)
 
@@ -104,10 +104,13 @@ class Trainer(DefaultTrainer):
         Raises:
             FloatingPointError: a loss is not finite; the message names it.
         """
-        try:
+        with explaining_divergence(self.model):
             super().run_step()
-        except FloatingPointError as error:
-            raise explain_infinite_loss(error) from None
+
+    def after_step(self) -> None:
+        """Let the hooks do their work after an iteration. Raises as :meth:`run_step`."""
+        with explaining_divergence(self.model):
+            super().after_step()
 
     def before_train(self) -> None:
         """Start the hooks; make up for an evaluation that an interruption may have cut off after the checkpoint."""

@@ -2,10 +2,12 @@
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from detectron2.engine import HookBase
+from torch import nn
 
 from ..modeling.image_model import STATISTICS_PERIOD
 
@@ -98,12 +100,32 @@ class WatchdogHook(HookBase):
                 logger.warning("For %d iterations %s", READINGS * STATISTICS_PERIOD, problem.message)
 
 
-def explain_infinite_loss(error: FloatingPointError) -> FloatingPointError:
-    """Detectron2's error about a loss that is not finite, with the losses that are not and what helps."""
-    names = ", ".join(re.findall(r"'(\w+)': [^,}]*(?:nan|inf)", str(error))) or "their sum"
+@contextmanager
+def explaining_divergence(model: nn.Module) -> Iterator[None]:
+    """Whatever fails in the block because weights are no longer finite is explained as a loss that is not finite.
+
+    Raises:
+        FloatingPointError: a loss or a weight is not finite.
+    """
+    try:
+        yield
+    except FloatingPointError as error:
+        raise explain_infinite_loss(error) from None
+    except (ArithmeticError, AssertionError, IndexError, RuntimeError, ValueError) as error:
+        # Boxes, pictures and matchings made of such numbers fail before a loss does.
+        broken = next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
+        if broken is None and "bad box" not in str(error):
+            raise
+        what = FloatingPointError(f"The training diverged ({type(error).__name__}: {error}).")
+        raise explain_infinite_loss(what, f"the weight {broken}" if broken else "boxes") from None
+
+
+def explain_infinite_loss(error: FloatingPointError, otherwise: str = "their sum") -> FloatingPointError:
+    """Detectron2's error about a loss that is not finite, with the losses (``otherwise`` if unknown) and what helps."""
+    names = ", ".join(re.findall(r"'(\w+)': [^,}]*(?:nan|inf)", str(error)))
     return FloatingPointError(
-        f"{error}\nNot finite: {names}. Train anew, without --resume, with a lower SOLVER.BASE_LR, a longer "
-        "SOLVER.WARMUP_ITERS or a smaller SOLVER.CLIP_GRADIENTS.CLIP_VALUE; MODEL.WEIGHTS with the last checkpoint "
-        "keeps what was learned. With SOLVER.AMP.ENABLED try without. If it fails at the very first iterations, look "
-        "for empty or broken images and masks."
+        f"{error}\nNot finite: {names or otherwise}. Train anew, without --resume, with a lower SOLVER.BASE_LR, a "
+        "longer SOLVER.WARMUP_ITERS or a smaller SOLVER.CLIP_GRADIENTS.CLIP_VALUE; MODEL.WEIGHTS with the last "
+        "checkpoint keeps what was learned. With SOLVER.AMP.ENABLED try without. If it fails at the very first "
+        "iterations, look for empty or broken images and masks."
     )

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from ..data.datasets.coco_content import renumbered, without_repetitions
 from ..data.datasets.coco_files import keep_categories
 from ..structures import as_crops
 from .per_image_evaluator import PerImageEvaluator, Record, Results, checked_instances
@@ -122,7 +123,7 @@ def load_truth(dataset_name: str) -> CocoTruth:
         if not PathManager.isfile(json_file):
             DatasetCatalog.get(dataset_name)  # makes a drawn data set, and says what is missing of others
         with PathManager.open(json_file) as file:
-            content = json.load(file)
+            content = renumbered(without_repetitions(json.load(file))[0])
         names = metadata.get("subset_categories", ())
         if names:
             content = keep_categories(content, names, json_file)

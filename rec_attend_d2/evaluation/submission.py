@@ -20,6 +20,10 @@ needs besides) of every image once, in any order; an image without objects has I
 PathLike = str | os.PathLike
 
 _LISTED_PROBLEMS = 20
+# Bytes that all files of an archive may have unpacked; what a test server takes has a few hundred megabytes.
+_LARGEST_ARCHIVE = 32 * 2**30
+# Bytes of a file besides its pixels, of which none has more than eight.
+_OVERHEAD, _BYTES_EACH = 2**20, 8
 
 
 def matched(dataset_name: str, predictions: Predictions) -> Iterator[tuple[Record, Instances]]:
@@ -51,13 +55,28 @@ def matched(dataset_name: str, predictions: Predictions) -> Iterator[tuple[Recor
 
 
 def opened_zip(path: PathLike) -> zipfile.ZipFile:
-    """A submission's archive. Raises a ValueError if it cannot be read."""
+    """A submission's archive. Raises a ValueError if it cannot be read, or would be far too large unpacked."""
     if not os.path.isfile(path):
         raise ValueError(f"{os.fspath(path)} does not exist.")
     try:
-        return zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
         raise ValueError(f"{os.fspath(path)} is no zip archive ({error}). Write it again.") from error
+    size = sum(info.file_size for info in archive.infolist())
+    if size > _LARGEST_ARCHIVE:
+        archive.close()
+        raise ValueError(
+            f"{os.fspath(path)} would be {size / 2**30:.0f} GiB unpacked, and is not: no submission needs more than "
+            f"{_LARGEST_ARCHIVE / 2**30:.0f}. Write it again."
+        )
+    return archive
+
+
+def size_problem(info: zipfile.ZipInfo, pixels: int) -> str:
+    """What is wrong with the size of an archive's file that shows so many pixels; "" if nothing is."""
+    if info.file_size <= pixels * _BYTES_EACH + _OVERHEAD:
+        return ""
+    return f"has {info.file_size / 2**20:.0f} MiB unpacked, far more than its {pixels} pixels need, and is not read"
 
 
 def listed(problems: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from ..data.datasets.cityscapes import LABEL_IDS
 from ..structures import as_crops
 from ..whole_files import written_at_once
 from .cityscapes_scoring import score_predictions
-from .submission import PathLike, Predictions, matched, opened_zip, raise_problems
+from .submission import PathLike, Predictions, matched, opened_zip, raise_problems, size_problem
 
 SUFFIX = ".zip"
 _LABELS = tuple(LABEL_IDS.values())
@@ -137,6 +137,9 @@ def _texts_of(stem: str, names: list[str]) -> list[str]:
 
 def _check_text(archive: zipfile.ZipFile, text: str, size: tuple[int, int], used: set[str]) -> list[str]:
     """Problems of one text file and its masks, whose names are added to ``used``."""
+    problem = size_problem(archive.getinfo(text), size[0] * size[1])
+    if problem:
+        return [f"{text} {problem}."]
     try:
         lines = archive.read(text).decode("utf-8").splitlines()
     # RuntimeError: encrypted, or packed by an unknown method.
@@ -175,17 +178,20 @@ def _check_mask(archive: zipfile.ZipFile, name: str, size: tuple[int, int]) -> l
     if name.startswith(("/", "..")):
         return [f"mask {name} is not inside the archive. Paths have to be relative to its root."]
     try:
+        problem = size_problem(archive.getinfo(name), size[0] * size[1])
+        if problem:
+            return [f"mask {name} {problem}."]
         with Image.open(io.BytesIO(archive.read(name))) as image:
+            if (image.height, image.width) != tuple(size):  # before anything of a huge one is decoded
+                return [f"mask {name} is {image.height} x {image.width}, but the image is {size[0]} x {size[1]}."]
             # As the scorer reads it.
             is_png, mask = image.format == "PNG", np.array(image.convert("L"))
     except KeyError:
         return [f"mask {name} is not in the archive."]
     # Pillow raises a SyntaxError for some broken PNG files.
-    except (OSError, SyntaxError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+    except (OSError, SyntaxError, ValueError, RuntimeError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
         return [f"mask {name} cannot be decoded ({error})."]
     problems = [] if is_png else [f"mask {name} is no PNG."]
-    if mask.shape != tuple(size):
-        problems.append(f"mask {name} is {mask.shape[0]} x {mask.shape[1]}, but the image is {size[0]} x {size[1]}.")
     if not mask.any():
         problems.append(f"mask {name} is empty. Leave its line out.")
     return problems

@@ -25,7 +25,7 @@ from ..structures import AnyMasks, MaskCrops, as_crops
 from ..whole_files import written_at_once
 from .counting_evaluator import LeafEvaluator
 from .per_image_evaluator import Record
-from .submission import PathLike, Predictions, matched, opened_zip, raise_problems
+from .submission import PathLike, Predictions, matched, opened_zip, raise_problems, size_problem
 
 SUFFIX = ".zip"
 ANSWER = "answer.h5"
@@ -62,7 +62,8 @@ def check(path: PathLike, dataset_name: str) -> list[str]:
     """What is wrong with a submission for a data set, a sentence for each problem; empty if it is valid."""
     expected = {_key(record): record for record in DatasetCatalog.get(dataset_name)}
     try:
-        with _opened_answer(Path(path)) as file:
+        pixels = sum(record["height"] * record["width"] for record in expected.values())
+        with _opened_answer(Path(path), pixels) as file:
             return _answer_problems(file, expected)
     except ValueError as error:
         return [str(error)]
@@ -78,8 +79,9 @@ def score(path: PathLike, dataset_name: str) -> dict[str, float]:
     """
     raise_problems(path, check(path, dataset_name))
     evaluator = LeafEvaluator(dataset_name, distributed=False)
-    with _opened_answer(Path(path)) as file:
-        for record in DatasetCatalog.get(dataset_name):
+    records = DatasetCatalog.get(dataset_name)
+    with _opened_answer(Path(path), sum(record["height"] * record["width"] for record in records)) as file:
+        for record in records:
             evaluator.process([record], [{"instances": label_instances(file[_key(record)][()])}])
     results = evaluator.evaluate()
     if not results:
@@ -125,11 +127,18 @@ def _key(record: Record) -> str:
 
 
 @contextmanager
-def _opened_answer(path: Path) -> Iterator[h5py.File]:
-    """The answer of a submission, unpacked to a temporary file. Raises a ValueError if there is none to be read."""
+def _opened_answer(path: Path, pixels: int) -> Iterator[h5py.File]:
+    """The answer of a submission about so many pixels, unpacked to a temporary file.
+
+    Raises:
+        ValueError: there is none to be read, or it is far too large.
+    """
     with tempfile.TemporaryDirectory() as folder, opened_zip(path) as zip_:
         if ANSWER not in zip_.namelist():
             raise ValueError(f"{path} has no {ANSWER} at its root, only {zip_.namelist()[:5]}.")
+        problem = size_problem(zip_.getinfo(ANSWER), pixels)
+        if problem:
+            raise ValueError(f"{path}: {ANSWER} {problem}. Write it again.")
         try:
             file = h5py.File(zip_.extract(ANSWER, folder), "r")
         except (OSError, zipfile.BadZipFile, zlib.error) as error:
@@ -145,8 +154,13 @@ def _answer_problems(file: h5py.File, expected: Mapping[str, Record]) -> list[st
     problems = [f"{ANSWER} lacks {key}; an image without objects needs an empty one." for key in missing]
     problems += [f"{ANSWER} has {key}, which is not in the data set." for key in surplus]
     for key in sorted(expected.keys() & found.keys()):
+        size = expected[key]["height"], expected[key]["width"]
+        if found[key].shape != size:  # of a huge one nothing is read
+            shape = found[key].shape
+            problems.append(f"{ANSWER}: {key} has the shape {shape}, but the image is {size} (height, width).")
+            continue
         try:
-            problem = label_problem(np.asarray(found[key][()]), (expected[key]["height"], expected[key]["width"]))
+            problem = label_problem(np.asarray(found[key][()]), size)
         except OSError as error:
             problem = f"is damaged ({error})"
         problems += [f"{ANSWER}: {key} {problem}."] if problem else []

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ..data.datasets.annotated import Annotated, write_part
 from ..data.datasets.coco_files import load_coco
+from ..data.datasets.label_sources import some_names
+from ..data.picture_check import check_pictures, equal_files
 from ..whole_files import write_json
 from .groups import choose_validation
 from .plan import Plan, Setting, choose_settings
@@ -49,18 +51,27 @@ def prepare(wished: Plan, folder: Path, progress: Progress = lambda items: items
     records = load_coco(str(json_file), str(wished.data.images))
     names = [category["name"] for category in sorted(content["categories"], key=lambda category: category["id"])]
     used = sorted({item["category_id"] for record in records for item in record["annotations"]})
+    data_sets = {str(json_file): records}
+    if isinstance(wished.validation, Annotated):
+        _write_validation(wished.validation, names, folder)
+        data_sets[str(wished.validation.coco or wished.validation.images)] = load_coco(
+            str(folder / _VAL), str(wished.validation.images)
+        )
+    facts = check_pictures(data_sets, True, progress)
     found = survey(records, names, progress)
     plan, validation = _divided(wished, found)
     if isinstance(validation, Annotated):
         kept = {image["file_name"] for image in content["images"]}
-        _write_validation(validation, names, folder)
     else:
         kept = {image["file_name"] for image in content["images"]} - set(validation)
         _check_known(validation, content, json_file)
         write_part(content, set(validation), folder / _VAL)
     write_part(content, kept, folder / _TRAIN)
     settings = choose_settings(found) | wished.settings
-    rows, lines = findings(found), doubts(found)
+    rows, lines = findings(found), doubts(found) + _left_out(wished.data)
+    both = equal_files(facts, *data_sets.values()) if len(data_sets) == 2 else []
+    if both:
+        lines.append(f"{len(both)} validation pictures are also among those for training (first: {both[0][0]})")
     if len(used) < len(names):
         empty = ", ".join(name for number, name in enumerate(names) if number not in used)
         lines.append(f"no object is of the categories {empty}")
@@ -76,6 +87,11 @@ def _divided(wished: Plan, found: Survey) -> tuple[Plan, list[str] | Annotated]:
     split = choose_validation(found.pictures)
     names = [os.path.relpath(name, wished.data.images).replace(os.sep, "/") for name in split.validation]
     return replace(wished, validation=names, why_validation=split.why), names
+
+
+def _left_out(pictures: Annotated) -> list[str]:
+    unused = pictures.unused()
+    return [f"not used of the folders: {some_names(unused)}"] if unused else []
 
 
 def _check_known(names: Sequence[str], content: dict, json_file: Path) -> None:

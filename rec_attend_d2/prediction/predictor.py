@@ -16,12 +16,13 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..checkpoint import load_weights
 from ..checkpoint.loading import read_object_size
 from ..config import load_config, use_available_device
 from ..data import WindowMapper, build_mapper, sees_windows
-from ..data.image_io import read_image, to_bgr
+from ..data.image_io import pillow_pixels, read_image, to_bgr
 from ..data.large_images import map_large_image
 from ..modeling import FastRecAttend, RecAttend, RecurrentAttention
 from ..modeling.fast.tiles import Progress
@@ -29,6 +30,7 @@ from ..structures import as_crops
 from ..visualization import Trace, trace
 
 PathLike = str | os.PathLike
+Pixels = NDArray | Image.Image
 Item = TypeVar("Item")
 
 
@@ -137,18 +139,18 @@ class Predictor:
             self.model.postprocessor.score_threshold = value
 
     @overload
-    def __call__(self, images: Sequence[NDArray]) -> list[Prediction]: ...
+    def __call__(self, images: Sequence[Pixels]) -> list[Prediction]: ...
 
     @overload
-    def __call__(self, images: NDArray) -> Prediction | list[Prediction]: ...
+    def __call__(self, images: Pixels) -> Prediction | list[Prediction]: ...
 
-    def __call__(self, images: NDArray | Sequence[NDArray]) -> Prediction | list[Prediction]:
+    def __call__(self, images: Pixels | Sequence[Pixels]) -> Prediction | list[Prediction]:
         """Find the objects of one image or of several.
 
         Args:
             images: an image as :func:`.image_io.to_bgr` takes it (grey [H, W], BGR [H, W, 3] or BGRA [H, W, 4]; 8 or 16
-                bit, or any type with INPUT.CONTRAST_PERCENTILES), or a list or array [B, H, W, C] of images. Those of
-                a list may be of different sizes.
+                bit, or any type with INPUT.CONTRAST_PERCENTILES), a Pillow image, or a list or array [B, H, W, C] of
+                images. Those of a list may be of different sizes.
 
         Returns:
             The prediction of a single image, or a list of one for each.
@@ -156,8 +158,13 @@ class Predictor:
         Raises:
             TypeError, ValueError: something is no such image.
         """
-        if isinstance(images, np.ndarray) and images.ndim < 4:
+        if isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
             return self.predict([self.prepare(images)])[0]
+        if isinstance(images, str | os.PathLike) or not isinstance(images, Iterable):
+            raise TypeError(
+                f"The images are of type {type(images).__name__}. Give an array, a Pillow image or a list of them; "
+                "Predictor.read reads image files."
+            )
         return self.predict(self.prepare(image, f"Image {number}") for number, image in enumerate(images))
 
     def read(self, path: PathLike) -> NDArray:
@@ -171,13 +178,15 @@ class Predictor:
             return mapped
         return read_image(path, self.cfg.INPUT.CONTRAST_PERCENTILES)
 
-    def prepare(self, image: NDArray, name: str = "The image") -> NDArray:
+    def prepare(self, image: Pixels, name: str = "The image") -> NDArray:
         """Pixels of any depth as :meth:`predict` takes them; ``name`` is for errors. Raises TypeError, ValueError.
 
         Those mapped from a file (``numpy.memmap``) stay there, for the fast model.
         """
         if isinstance(image, np.memmap) and isinstance(self._mapper, WindowMapper):
             return image
+        if isinstance(image, Image.Image):
+            image = pillow_pixels(image)
         if not isinstance(image, np.ndarray):
             raise TypeError(
                 f"{name} is of type {type(image).__name__}, not a NumPy array. Predictor.read reads image files."

@@ -14,6 +14,8 @@ from .predictor import Predictor
 from .sources import known_property, video_frames
 from .writers import Totals, Video, Writer, write_predictions
 
+# A video that ends before this share of its frames is cut off.
+_COMPLETE = 0.95
 USUAL_FRAME_RATE = 30.0  # of sources that do not say theirs
 INTERRUPTED = 130  # the exit status that shells use for Ctrl-C
 
@@ -57,10 +59,20 @@ def count_video(
         predictor: the model.
         writers: get every frame.
         path: of the video with the objects drawn in it; None = there is none.
+
+    Raises:
+        ValueError: the video has no frame, or ends before it should; what was counted until then is written.
     """
     all_writers = list(writers)
     if path is not None:
         all_writers.append(Video(path, known_property(capture, cv2.CAP_PROP_FPS) or USUAL_FRAME_RATE))
     frames = known_property(capture, cv2.CAP_PROP_FRAME_COUNT)
     bar = tqdm(total=int(frames) if frames else None, unit="frame")
-    return write_predictions(predictor, video_frames(capture, name, predictor.prepare), all_writers, bar)
+    totals = write_predictions(predictor, video_frames(capture, name, predictor.prepare), all_writers, bar)
+    # Some formats say only about how many frames they have.
+    if frames and not totals.interrupted and totals.images < _COMPLETE * frames - 1:
+        raise ValueError(
+            f"'{name}' ends after {totals.images} of {int(frames)} frames: it is damaged or cut off. These frames were "
+            "counted; restore the file for the others."
+        )
+    return totals

@@ -249,7 +249,8 @@ class CountTable(Writer):
         self._rows.append(count_row(frame, prediction, seconds))
 
     def close(self) -> None:
-        print(tabulate(self._rows, headers=COUNT_COLUMNS, disable_numparse=[0]))
+        if self._rows:  # tabulate fails without any
+            print(tabulate(self._rows, headers=COUNT_COLUMNS, disable_numparse=[0]))
 
 
 class CocoResults(Writer):

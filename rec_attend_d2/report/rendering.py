@@ -1,6 +1,7 @@
 """A report of sections with text, tables and pictures, as one HTML file and as Markdown."""
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -126,13 +127,15 @@ def render_html(title: str, sections: Sequence[Section]) -> str:
 
 
 def _plain(words: str) -> str:
-    """Words as they stand in a table's cell or a picture's description of Markdown."""
-    return words.replace("\\", "\\\\").replace("|", "\\|").replace("[", "\\[").replace("]", "\\]")
+    """Words as they stand in Markdown, in a table's cell or a picture's description too: no HTML, link or code."""
+    words = " ".join(words.split()) if "\n" in words or "\r" in words else words
+    escaped = re.sub(r"([\\`*|\[\]])", r"\\\1", words)
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def render_section(section: Section, level: int = 2) -> str:
     """A section in Markdown under a heading of a level; it refers to each picture as :data:`PICTURES`/NAME.png."""
-    parts = [f"{'#' * level} {section.title}", *map(_plain, section.paragraphs)]
+    parts = [f"{'#' * level} {_plain(section.title)}", *map(_plain, section.paragraphs)]
     if section.facts:
         parts.append("\n".join(f"- {_plain(f'{fact.name}: {fact.value}. {fact.meaning}')}" for fact in section.facts))
     for table in section.tables:
@@ -144,4 +147,4 @@ def render_section(section: Section, level: int = 2) -> str:
 
 def render_markdown(title: str, sections: Sequence[Section]) -> str:
     """The text; it refers to each picture as :data:`PICTURES`/NAME.png."""
-    return "\n\n".join([f"# {title}", *map(render_section, sections)]) + "\n"
+    return "\n\n".join([f"# {_plain(title)}", *map(render_section, sections)]) + "\n"

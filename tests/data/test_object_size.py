@@ -48,7 +48,7 @@ def test_pictures_that_are_measured_are_spread_evenly(register, monkeypatch):
 
 def test_without_objects_there_is_an_error(register):
     register("nothing", [picture()])
-    with pytest.raises(ValueError, match=r"\['nothing'\] has no objects .*Set INPUT.OBJECT_SIZE"):
+    with pytest.raises(ValueError, match=r"\['nothing'\] has no objects to train on.*set INPUT\.OBJECT_SIZE"):
         measured_object_size(["nothing"])
 
 

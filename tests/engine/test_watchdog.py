@@ -4,10 +4,11 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+import torch
 from detectron2.utils.events import EventStorage
 
 from rec_attend_d2.engine import Trainer
-from rec_attend_d2.engine.watchdog import READINGS, WatchdogHook, explain_infinite_loss
+from rec_attend_d2.engine.watchdog import READINGS, WatchdogHook, explain_infinite_loss, explaining_divergence
 from rec_attend_d2.modeling.image_model import STATISTICS_PERIOD
 
 FINE = {"box_iou": 0.4, "box_side": 9.0, "box_spread": 20.0, "score_spread": 0.5}
@@ -78,3 +79,24 @@ def _with_nan(losses: dict) -> dict:
 
 def test_an_infinite_sum_of_finite_losses():
     assert "Not finite: their sum." in str(explain_infinite_loss(FloatingPointError("loss_dict = {'loss_a': 1.0}")))
+
+
+@pytest.mark.parametrize(
+    ("weight", "error", "message"),
+    [
+        (float("nan"), ValueError("cannot convert float NaN to integer"), r"\(ValueError.*the weight weight\."),
+        (1.0, AssertionError("bad box: x1 larger than x2"), r"diverged \(AssertionError: bad box.*Not finite: boxes\."),
+        (1.0, FloatingPointError("{'loss_a': nan}"), r"Not finite: loss_a\."),
+    ],
+)
+def test_what_fails_in_a_diverged_training_is_explained(weight, error, message):
+    model = torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(model.weight, weight)
+    expected = pytest.raises(FloatingPointError, match=rf"(?s){message}.*lower SOLVER\.BASE_LR")
+    with expected, explaining_divergence(model):
+        raise error
+
+
+def test_other_errors_stay_as_they_are():
+    with pytest.raises(ValueError, match="^a file is missing$"), explaining_divergence(torch.nn.Linear(1, 1)):
+        raise ValueError("a file is missing")

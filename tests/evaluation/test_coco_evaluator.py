@@ -24,6 +24,7 @@ from pycocotools.cocoeval import COCOeval
 from miniature.coco import write_coco
 from rec_attend_d2.data.datasets.builtin import register_coco_subsets
 from rec_attend_d2.data.datasets.coco_files import register_coco
+from rec_attend_d2.data.segmentation import annotation_mask
 from rec_attend_d2.evaluation import (
     AveragePrecisionEvaluator,
     ClassAgnosticBoxEvaluator,
@@ -221,6 +222,29 @@ def perfect_predictions(name: str) -> dict[int, Instances]:
             np.array(masks).reshape(-1, *size), [0.9] * len(masks), [a["category_id"] for a in objects]
         )
     return predictions
+
+
+@pytest.mark.parametrize("odd", ["id 0", "annotation twice", "image twice"])
+def test_perfect_predictions_of_odd_files_have_an_ap_of_100(squares, tmp_path, odd):
+    content = json.loads((squares / "squares.json").read_text())
+    annotations, images = content["annotations"], content["images"]
+    if odd == "id 0":
+        annotations[0]["id"] = 0
+    elif odd == "annotation twice":
+        annotations.append({**annotations[-1], "id": 99})
+    else:
+        images.append({**images[1], "id": 9})
+        annotations.append({**annotations[0], "id": 99, "image_id": 9})
+    (tmp_path / "odd.json").write_text(json.dumps(content))
+    name = f"odd_{odd}"
+    register_coco(name, str(tmp_path / "odd.json"), str(squares))
+    found = {}
+    for record in DatasetCatalog.get(name):
+        size = (record["height"], record["width"])
+        masks = [annotation_mask(item, size, "") for item in record["annotations"]]
+        found[record["image_id"]] = instances(np.array(masks).reshape(-1, *size), [0.9] * len(masks), [0] * len(masks))
+    assert sorted(map(len, found.values())) == [0, 1, 2, 3]
+    assert run(AveragePrecisionEvaluator(name), found)["segm"]["AP"] == pytest.approx(100)
 
 
 class TestSubset:

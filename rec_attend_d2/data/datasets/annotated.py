@@ -24,7 +24,7 @@ class Annotated:
         labels: folder of label images; None = there are none.
         coco: json in COCO format; None = there is none.
         image_suffix, label_suffix: with which names of images and label images end, see :class:`.Selection`.
-        background: value or colour of label images that is no object.
+        background: value or colour of label images that is no object; None = 0, unless that looks wrong.
         unlabeled: one of UNLABELED: what becomes of images without a label image.
         pieces: one of PIECES: what becomes of objects in several pieces.
         category: what objects of label images are.
@@ -35,7 +35,7 @@ class Annotated:
     coco: Path | None = None
     image_suffix: str = ""
     label_suffix: str = ""
-    background: Background = 0
+    background: Background | None = None
     unlabeled: str = "refuse"
     pieces: str = "check"
     category: str = "object"
@@ -48,7 +48,7 @@ class Annotated:
             Selection(self.images, self.image_suffix),
             Selection(self.labels, self.label_suffix),
         )
-        return pair_files(images, labels, self.unlabeled, self.background)
+        return pair_files(images, labels, self.unlabeled, self.background or 0)
 
     def unused(self) -> list[Path]:
         """Files and folders beside the images and label images that are not used."""
@@ -65,7 +65,8 @@ class Annotated:
         """
         if self.coco is not None:
             return read_coco_json(str(self.coco), str(self.images))
-        write_coco(convert_images(self.sources(), self.images, self.pieces), self.category, json_file)
+        images = convert_images(self.sources(), self.images, self.pieces, self.background is not None)
+        write_coco(images, self.category, json_file)
         return read_coco_json(str(json_file), str(self.images))
 
 

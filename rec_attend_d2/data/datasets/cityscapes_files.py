@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..cityscapes_scripts import cityscapes_module, draw_instance_ids
 from .file_trees import describe_contents, is_archive
-from .label_images import read_pixels
+from .label_pixels import read_pixels
 
 _STEM = r"(?P<stem>(?P<city>[^_]+)_\d{6}_\d{6})"
 _IMAGE_NAME = re.compile(_STEM + r"_leftImg8bit\.png")

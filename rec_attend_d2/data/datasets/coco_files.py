@@ -9,21 +9,20 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from ..segmentation import check_polygons, polygons_meet_image, rle_runs
+from .coco_content import check_content, without_repetitions
 from .file_trees import describe_contents
+from .problems import listed, raise_problems
 from .registration import register_lazily
 
 logger = logging.getLogger(__name__)
 
 _CONFIG_KEY = "DATASETS.COCO_FILES"
-_TOP_KEYS = ("images", "annotations", "categories")
-_IMAGE_KEYS = ("id", "file_name", "height", "width")
-# The last three are what pycocotools' evaluation reads.
-_ANNOTATION_KEYS = ("id", "image_id", "category_id", "segmentation", "iscrowd", "area", "bbox")
 
 
 def register_coco_files(entries: Sequence[Sequence[str]]) -> None:
@@ -98,27 +97,24 @@ def load_coco(
             thing_classes=[category["name"] for category in classes],
             thing_dataset_id_to_contiguous_id=class_numbers,
         )
-    records = {}
-    for image in content["images"]:
-        _check_image(image, json_file, image_root)
-        records[image["id"]] = {
+    _check_images(content["images"], json_file, image_root)
+    records: dict[Any, dict] = {
+        image["id"]: {
             "file_name": os.path.join(image_root, image["file_name"]),
             "height": image["height"],
             "width": image["width"],
             "image_id": image["id"],
             "annotations": [],
         }
+        for image in content["images"]
+    }
+    _check_annotations(content["annotations"], records, json_file)
     for annotation in content["annotations"]:
-        if annotation["id"] == 0:
-            logger.warning(
-                f"{json_file}: pycocotools never matches annotation id 0, which lowers the AP. Count from 1."
-            )
-        record = _check_annotation(annotation, records, json_file)
-        record["annotations"].append(
+        records[annotation["image_id"]]["annotations"].append(
             {
                 "id": annotation["id"],
                 "category_id": class_numbers[annotation["category_id"]],
-                "iscrowd": annotation["iscrowd"],
+                "iscrowd": int(annotation["iscrowd"]),
                 "bbox": annotation["bbox"],
                 "bbox_mode": BoxMode.XYWH_ABS,
                 "segmentation": annotation["segmentation"],
@@ -193,65 +189,59 @@ def read_coco_json(json_file: str, image_root: str) -> dict:
             content = json.load(file)
         except ValueError as error:
             raise ValueError(f"{json_file} is not valid JSON ({error}). Write it again.") from error
-    for key in _TOP_KEYS:
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise ValueError(f"{json_file} has no list '{key}'. COCO's instances format needs {', '.join(_TOP_KEYS)}.")
-    _check_keys(content["images"], _IMAGE_KEYS, "image", json_file)
-    _check_keys(content["annotations"], _ANNOTATION_KEYS, "annotation", json_file)
-    _check_keys(content["categories"], ("id", "name"), "category", json_file)
-    for key in ("images", "categories"):
-        if not content[key]:
-            raise ValueError(f"{json_file} has an empty list '{key}'. At least one entry is needed.")
-    known = {category["id"] for category in content["categories"]}
-    for annotation in content["annotations"]:
-        if annotation["category_id"] not in known:
-            raise ValueError(
-                f"{json_file}: annotation {annotation['id']} has category_id {annotation['category_id']}, which is not "
-                "in 'categories'. Add the category, or correct the annotation."
-            )
+    check_content(content, json_file)
+    content, lines = without_repetitions(content)
+    for line in lines:
+        logger.warning(f"{json_file}: {line}.")
+    zero = next((annotation for annotation in content["annotations"] if annotation["id"] == 0), None)
+    if zero is not None:
+        logger.warning(
+            f"{json_file}: there is an annotation id 0 (image {zero['image_id']}), which pycocotools never matches; "
+            "annotations are numbered anew in memory."
+        )
     return content
 
 
-def _check_keys(items: list, keys: Sequence[str], kind: str, json_file: str) -> None:
-    """Raise a ValueError if an item misses a key, or two have the same id."""
-    ids = set()
-    for index, item in enumerate(items):
-        missing = [key for key in keys if not isinstance(item, dict) or key not in item]
-        if missing:
-            raise ValueError(
-                f"{json_file}: {kind} number {index} has no {', '.join(map(repr, missing))}. COCO's instances format "
-                "needs it; add it."
+def _check_images(images: Sequence[dict], json_file: str, image_root: str) -> None:
+    paths = [os.path.join(image_root, image["file_name"]) for image in images]
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        remedy = "Correct the image folder or the 'file_name'."
+        lines = [f"Image {path}, listed in {json_file}, does not exist. {remedy}" for path in missing]
+        raise FileNotFoundError(listed(lines, f"{json_file}, which lists {len(images)} images"))
+
+
+def _check_annotations(annotations: Sequence[dict], records: dict[Any, dict], json_file: str) -> None:
+    """Raise a ValueError that names annotations without image, or without a valid outline in theirs."""
+    problems = []
+    for annotation in annotations:
+        record = records.get(annotation["image_id"])
+        if record is None:
+            problems.append(
+                f"{json_file}: annotation {annotation['id']} has the image_id {annotation['image_id']!r}, which no "
+                "image has. Add the image or remove the annotation."
             )
-        if item["id"] in ids:
-            raise ValueError(f"{json_file}: two {kind} entries have the id {item['id']}. Give each its own.")
-        ids.add(item["id"])
+            continue
+        where = f"{json_file}: annotation {annotation['id']} of image {record['file_name']}"
+        try:
+            if not _touches_image(annotation["segmentation"], record["height"], record["width"], where):
+                problems.append(
+                    f"{where} has no pixel inside the image. Correct its segmentation or remove the annotation."
+                )
+        except ValueError as error:
+            problems.append(str(error))
+    raise_problems(problems, json_file)
+    _check_units(annotations, json_file)
 
 
-def _check_image(image: dict, json_file: str, image_root: str) -> None:
-    for key in ("height", "width"):
-        if not isinstance(image[key], int) or image[key] < 1:
-            raise ValueError(
-                f"{json_file}: image {image['file_name']} has {key} {image[key]!r}. Give a number of pixels."
-            )
-    path = os.path.join(image_root, image["file_name"])
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"Image {path}, listed in {json_file}, does not exist. Correct the image folder or the 'file_name'."
-        )
-
-
-def _check_annotation(annotation: dict, records: dict, json_file: str) -> dict:
-    """Check one annotation; returns the record of its image."""
-    record = records.get(annotation["image_id"])
-    if record is None:
+def _check_units(annotations: Sequence[dict], json_file: str) -> None:
+    """Raise a ValueError where all polygons lie within one pixel: coordinates that are shares of the image's size."""
+    polygons = [item["segmentation"] for item in annotations if isinstance(item["segmentation"], list)]
+    if polygons and all(max(map(max, parts)) <= 1 for parts in polygons):
         raise ValueError(
-            f"{json_file}: annotation {annotation['id']} has the image_id {annotation['image_id']}, which no image has."
-            " Add the image or remove the annotation."
+            f"{json_file}: all polygons have coordinates from 0 to 1, shares of the image's width and height. Multiply "
+            "them by these: COCO's format has pixels."
         )
-    where = f"{json_file}: annotation {annotation['id']} of image {record['file_name']}"
-    if not _touches_image(annotation["segmentation"], record["height"], record["width"], where):
-        raise ValueError(f"{where} has no pixel inside the image. Correct its segmentation or remove the annotation.")
-    return record
 
 
 def _touches_image(segmentation: object, height: int, width: int, where: str) -> bool:

@@ -4,6 +4,7 @@ Shapes: `H, W` image size in pixels.
 """
 
 import json
+import logging
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..image_io import decode_image
+from ..image_io import count_pages, decode_image
+from .label_doubts import LabelFacts, check_ground, check_pieces, label_doubts
 from .label_images import coco_object
 from .label_sources import Source
+
+logger = logging.getLogger(__name__)
 
 # What can be done with an object of several pieces that do not touch.
 PIECES = ("check", "keep", "split")
@@ -30,49 +34,63 @@ class ConvertedImage:
         size: (height, width), pixels.
         depth: type of the file's pixels, such as "uint8".
         objects: annotations in COCO's format, without ids.
-        in_pieces: objects that consist of several pieces which do not touch, not even at a corner.
+        facts: what its masks look like.
     """
 
     file_name: str
     size: tuple[int, int]
     depth: str
     objects: list[dict] = field(default_factory=list)
-    in_pieces: int = 0
+    facts: LabelFacts = field(default_factory=lambda: LabelFacts(""))
 
 
-def convert_images(sources: Iterable[Source], image_root: Path, pieces: str = "check") -> list[ConvertedImage]:
-    """Read images and their objects.
+def convert_images(
+    sources: Iterable[Source], image_root: Path, pieces: str = "check", background_is_known: bool = False
+) -> list[ConvertedImage]:
+    """Read images and their objects; what looks odd is logged.
 
     Args:
         sources: the images.
         image_root: folder that file names will be relative to.
         pieces: one of ``PIECES``: an object of several pieces stays one ("keep"), each piece becomes an object
             ("split"), or it stays one unless the label images look like something else ("check"), see
-            :func:`check_pieces`.
+            :func:`.check_pieces`.
+        background_is_known: what looks like background is an object, unless it is the background that was given.
 
     Raises:
-        FileNotFoundError, ValueError: a file is missing, damaged, of a wrong kind or size, or no label image has an
-            object; the message names it.
+        FileNotFoundError, ValueError: a file is missing, damaged, of a wrong kind or size, no label image has an
+            object, or labels look like something else; the message names it.
     """
     images = [_convert_image(source, image_root, pieces == "split") for source in sources]
     if not any(image.objects for image in images):
         raise ValueError("No label image has an object. Check the labels and --background.")
+    facts = [image.facts for image in images]
+    if not background_is_known:
+        check_ground(facts)
     if pieces == "check":
-        check_pieces(images)
+        check_pieces(facts)
+    for line in label_doubts(facts):
+        logger.warning("Label images: %s.", line)
     return images
 
 
 def _convert_image(source: Source, image_root: Path, split: bool) -> ConvertedImage:
-    pages = cv2.imcount(str(source.image))
+    pages = count_pages(source.image)
     if pages > 1:
         raise ValueError(f"Image {source.image} has {pages} pages. Save each in a file of its own.")
     pixels = decode_image(source.image)
     size = (pixels.shape[0], pixels.shape[1])
-    image = ConvertedImage(source.image.relative_to(image_root).as_posix(), size, str(pixels.dtype))
+    name = source.image.relative_to(image_root).as_posix()
+    image = ConvertedImage(name, size, str(pixels.dtype), facts=LabelFacts(name))
     for mask in source.masks(size):
         parts = components(mask)
-        image.in_pieces += len(parts) > 1
+        if split:
+            for part in parts:
+                image.facts.add(part, 1)
+        else:
+            image.facts.add(mask, len(parts))
         image.objects += map(coco_object, parts if split else [mask])
+    image.facts.is_void = source.has_void()
     return image
 
 
@@ -80,32 +98,6 @@ def components(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
     """The pieces [H, W] of a mask that do not touch each other, not even at a corner; in the order of their rows."""
     count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     return [mask] if count == 2 else [labels == number for number in range(1, count)]
-
-
-def check_pieces(images: Sequence[ConvertedImage]) -> None:
-    """Raise a ValueError if label images look like binary masks, semantic classes or smoothed drawings.
-
-    They do where no image has more than one value besides the background and some of these are in pieces, or where
-    more than half of all values are.
-    """
-    in_pieces = sum(image.in_pieces for image in images)
-    values = sum(len(image.objects) for image in images)
-    worst = max(images, key=lambda image: image.in_pieces)
-    remedy = (
-        "Add --split-components if every connected piece is an object, or --keep-components if objects really are in "
-        "pieces."
-    )
-    if in_pieces and max(len(image.objects) for image in images) == 1:
-        raise ValueError(
-            f"The labels look like binary masks: none has more than one value besides the background, and {in_pieces} "
-            f"of {len(images)} have several pieces that don't touch, such as those of {worst.file_name}. {remedy}"
-        )
-    if in_pieces > values / 2:
-        raise ValueError(
-            f"The labels look like classes or smoothed drawings instead of objects: {in_pieces} of {values} values are "
-            f"in several pieces that don't touch, {worst.in_pieces} of {len(worst.objects)} in those of "
-            f"{worst.file_name}. {remedy}"
-        )
 
 
 def split_images(

@@ -13,13 +13,18 @@ from detectron2.structures import BoxMode
 from numpy.typing import NDArray
 from PIL import Image
 
+from .label_pixels import read_pixels, undecodable, whole_numbers
+
 logger = logging.getLogger(__name__)
 
 # Label image of so many instances is a photograph or a drawing with soft edges.
 _MAX_INSTANCES = 1000
-# "I;16B" are TIFFs of the other byte order. Older releases of Pillow read 16 bits as "I".
-_NUMBERED_MODES = ("1", "P", "L", "I;16", "I;16B", "I")
+# Older releases of Pillow read 16 bits as "I".
+_NUMBERED_MODES = ("1", "P", "L", "I;16", "I;16B", "I", "F", "LA", "PA")
 _COLOUR_MODES = ("RGB", "RGBA")
+# Whose last channel is opacity.
+_TRANSPARENT_MODES = ("RGBA", "LA", "PA")
+_SMALLEST, _LARGEST = np.iinfo(np.int32).min, np.iinfo(np.int32).max
 # Value, or (red, green, blue).
 Background = int | tuple[int, int, int]
 _FILES_SHOWN = 5
@@ -35,7 +40,7 @@ def image_record(path: Path, image_id: str) -> dict:
         with Image.open(path) as image:
             width, height = image.size
     except OSError as error:
-        raise _undecodable(path, error) from error
+        raise undecodable(path, error) from error
     return {"file_name": str(path), "image_id": image_id, "height": height, "width": width}
 
 
@@ -43,75 +48,69 @@ def read_label_image(path: Path, background: Background = 0) -> NDArray[np.int32
     """Read a label image.
 
     Args:
-        path: image with a palette (its indices are the labels), 8-bit or 16-bit grey values, or 8-bit colours.
+        path: image with a palette (its indices are the labels), whole numbers of any type, or colours. What is
+            entirely transparent is background, unless all is.
         background: value or colour (red, green, blue; 0 to 255) of what is no instance; a value stands for a grey in an
             image of colours.
 
     Returns:
-        [H, W]; 0 is background, every other value one instance. Values keep their number if the background is 0;
-        otherwise, and in images of colours, they are numbered from 1 in their order.
+        [H, W]; 0 is background, every other value one instance. Values keep their number if the background is 0 and
+        they fit 32 bits; otherwise, and in images of colours, they are numbered from 1 in their order.
 
     Raises:
         ValueError: the file is damaged, or of another kind; the message names it.
     """
     mode, pixels = read_pixels(path)
+    transparent = np.zeros(pixels.shape[:2], bool)
+    if mode in _TRANSPARENT_MODES and pixels[..., -1].any():
+        transparent = pixels[..., -1] == 0
     if mode in _NUMBERED_MODES:
         if not isinstance(background, int):
             raise ValueError(
                 f"Label image {path} has values instead of colours, but the background is the colour {background}. "
                 "Give its value."
             )
-        values = pixels.astype(np.int32)
-        return values if background == 0 else _number(values, background)
-    if mode in _COLOUR_MODES:
+        values = whole_numbers(pixels[..., 0] if pixels.ndim == 3 else pixels, path)
+    elif mode in _COLOUR_MODES:
+        values = _color_codes(pixels)
         red, green, blue = (background,) * 3 if isinstance(background, int) else background
-        return _number(_color_codes(pixels), red << 16 | green << 8 | blue)
-    raise ValueError(
-        f"Label image {path} has pixels of Pillow's mode {mode}. Save it with a palette, as 8-bit or 16-bit grey "
-        "values, or as 8-bit RGB."
-    )
+        background = red << 32 | green << 16 | blue
+    else:
+        raise ValueError(
+            f"Label image {path} has pixels of Pillow's mode {mode}. Save it with a palette, as grey values of 8, 16 "
+            "or 32 bits, or as RGB."
+        )
+    fits = values.min(initial=0) >= _SMALLEST and values.max(initial=0) <= _LARGEST
+    if background == 0 and mode not in _COLOUR_MODES and fits:
+        return np.where(transparent, 0, values).astype(np.int32)
+    return _number(values, transparent | (values == background))
 
 
-def read_pixels(path: Path) -> tuple[str, NDArray]:
-    """Pillow's mode of an image file, and its pixels [H, W] or [H, W, C] as they are.
-
-    Raises:
-        ValueError: the file is damaged or no image, or has several pages; the message names it.
-    """
-    try:
-        with Image.open(path) as image:
-            pages = getattr(image, "n_frames", 1)
-            mode, pixels = image.mode, np.asarray(image)
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for some broken PNG files.
-        raise _undecodable(path, error) from error
-    if pages > 1:
-        raise ValueError(f"Image {path} has {pages} pages, of which one can be used. Save each in a file of its own.")
-    return mode, pixels
+def _color_codes(pixels: NDArray) -> NDArray[np.int64]:
+    """A number for each colour of up to 16 bits a channel."""
+    red, green, blue = np.moveaxis(pixels[..., :3].astype(np.int64), 2, 0)
+    return red << 32 | green << 16 | blue
 
 
-def _undecodable(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"Image {path} cannot be decoded ({error}). The file is damaged or no image; restore it.")
-
-
-def _color_codes(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
-    red, green, blue = np.moveaxis(pixels[..., :3].astype(np.int32), 2, 0)
-    return red << 16 | green << 8 | blue
-
-
-def _number(values: NDArray[np.int32], background: int) -> NDArray[np.int32]:
-    """0 where ``values`` is ``background``; the other values are numbered from 1 in their order."""
-    others = np.setdiff1d(values, [background])
-    return np.where(values == background, 0, np.searchsorted(others, values) + 1).astype(np.int32)
+def _number(values: NDArray[np.int64], is_background: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """0 where ``is_background``; the other values are numbered from 1 in their order."""
+    others = np.unique(values[~is_background])
+    return np.where(is_background, 0, np.searchsorted(others, values) + 1).astype(np.int32)
 
 
 def instance_values(labels: NDArray[np.int32], path: Path, limit: int = _MAX_INSTANCES) -> NDArray[np.int32]:
     """The values of a label image [H, W] but 0, in increasing order: [N], at most ``limit``.
 
     Raises:
-        ValueError: there are too many for a label image, or negative ones; names ``path``.
+        ValueError: there are too many for a label image, or negative ones; the message names ``path``.
     """
     values = np.setdiff1d(labels, [0])
-    if len(values) > limit or (len(values) and values[0] < 0):
+    if len(values) and values[0] < 0 and len(values) <= limit:
+        raise ValueError(
+            f"Label image {path} has {len(values)} values from {values[0]} to {values[-1]}. Negative ones are no "
+            f"objects: if {values[0]} is the background, say so by --background {values[0]}, else save the file again."
+        )
+    if len(values) > limit:
         raise ValueError(
             f"Label image {path} has {len(values)} values from {values[0]} to {values[-1]}. It is no image of instance "
             "numbers; check the file, or save it again without smoothing."

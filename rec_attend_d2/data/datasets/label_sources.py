@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .file_trees import describe_contents
-from .label_images import Background, check_size, instance_values, read_label_image, read_pixels
+from .label_doubts import is_void
+from .label_images import Background, check_size, instance_values, read_label_image
+from .label_pixels import read_pixels
 
 _LOSSY_ENDINGS = (".jpg", ".jpeg")
 _IMAGE_ENDINGS = (".png", ".tif", ".tiff", ".bmp", *_LOSSY_ENDINGS)
@@ -49,6 +51,12 @@ class LabelImage:
         for value in instance_values(labels, self.labels, _MAX_INSTANCES):
             yield labels == value
 
+    def has_void(self) -> bool:
+        """Whether a value seems to mark what is unknown, see :func:`.is_void`."""
+        if self.labels is None or self.background != 0:
+            return False
+        return is_void(np.setdiff1d(read_label_image(self.labels), [0]))
+
 
 @dataclass(frozen=True)
 class MaskFiles:
@@ -62,12 +70,19 @@ class MaskFiles:
         for path in self.files:
             mode, pixels = read_pixels(path)
             if pixels.ndim == 3:
-                # The last channel of these modes is opacity.
-                pixels = np.any(pixels[..., :-1] if mode in ("RGBA", "LA") else pixels, axis=2)
+                # The last channel of these modes is opacity; where all else is black and it differs, it is the mask.
+                opacity = pixels[..., -1] if mode in ("RGBA", "LA", "PA") else None
+                pixels = np.any(pixels if opacity is None else pixels[..., :-1], axis=2)
+                if opacity is not None and not pixels.any() and not opacity.all():
+                    pixels = opacity
             check_size(pixels, path, size, self.image)
             if not pixels.any():
                 raise ValueError(f"Mask {path} is black: it shows no object. Remove it, or restore it.")
             yield pixels != 0
+
+    def has_void(self) -> bool:
+        """No mask marks what is unknown."""
+        return False
 
 
 Source = LabelImage | MaskFiles

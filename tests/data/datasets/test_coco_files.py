@@ -156,9 +156,10 @@ def test_missing_key(coco_content, write_coco, kind, key):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"segmentation": []}, "has malformed polygons"),
+        ({"segmentation": []}, "has no outline, only a box"),
         ({"segmentation": [[1, 2, 3, 4]]}, "has malformed polygons"),
-        ({"segmentation": None}, "neither polygons nor RLE"),
+        ({"segmentation": None}, "has no outline, only a box"),
+        ({"segmentation": "text"}, "neither polygons nor RLE"),
         ({"segmentation": {"size": [20, 30], "counts": "xyz"}}, "has no valid RLE"),
         ({"segmentation": {"size": [30, 20], "counts": [45, 10, 545]}}, r"RLE of size \[30, 20\]"),
         ({"segmentation": {"size": [20, 30], "counts": [600]}}, "no pixel inside the image"),

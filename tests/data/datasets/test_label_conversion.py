@@ -11,13 +11,13 @@ from PIL import Image
 from rec_attend_d2.data.datasets.coco_files import load_coco
 from rec_attend_d2.data.datasets.label_conversion import (
     ConvertedImage,
-    check_pieces,
     components,
     convert_images,
     split_images,
     summary,
     write_coco,
 )
+from rec_attend_d2.data.datasets.label_doubts import LabelFacts, check_pieces
 from rec_attend_d2.data.datasets.label_images import coco_object
 from rec_attend_d2.data.datasets.label_sources import LabelImage
 from rec_attend_d2.data.segmentation import annotation_mask
@@ -37,16 +37,23 @@ def source(folder: Path, name: str, labels: np.ndarray, image: np.ndarray | None
 
 
 def images_with(*counts: tuple[int, int]) -> list[ConvertedImage]:
-    """Images with so many objects, of which so many are in pieces."""
+    """Images with so many objects, of which so many are in two pieces."""
     return [
-        ConvertedImage(f"{index}.png", (8, 10), "uint8", [{"bbox": [0, 0, 5, 2]}] * objects, in_pieces)
+        ConvertedImage(
+            f"{index}.png",
+            (8, 10),
+            "uint8",
+            [{"bbox": [0, 0, 5, 2]}] * objects,
+            LabelFacts(f"{index}.png", [(3, 4)] * in_pieces, objects + in_pieces, objects=objects),
+        )
         for index, (objects, in_pieces) in enumerate(counts)
     ]
 
 
 def test_an_object_in_pieces_stays_one(tmp_path):
     (image,) = convert_images([source(tmp_path, "a", LABELS)], tmp_path)
-    assert (image.file_name, image.size, image.depth, image.in_pieces) == ("a.tif", (8, 10), "uint8", 1)
+    assert (image.file_name, image.size, image.depth) == ("a.tif", (8, 10), "uint8")
+    assert image.facts.in_pieces == [(0, 0)] and image.facts.pieces == 3
     first, second = image.objects
     np.testing.assert_array_equal(mask_util.decode(first["segmentation"]), LABELS == 5)
     assert (second["area"], second["bbox"], second["iscrowd"]) == (12, [2, 3, 4, 3], 0)
@@ -80,18 +87,26 @@ def test_ids_count_through_the_images(tmp_path):
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ([(1, 0), (1, 1), (0, 0)], r"like binary masks: .* and 1 of 3 .* such as those of 1\.png\. Add --split"),
-        ([(4, 3), (2, 1)], r"like classes or smoothed drawings .* 4 of 6 values .* 3 of 4 in those of 0\.png"),
+        (
+            [(1, 0), (1, 1), (0, 0)],
+            r"like binary masks: .* and 1 of 3 .* such as that at x 3, y 4 in the one of 1\.png\. Add --split",
+        ),
+        (
+            [(4, 3), (2, 1)],
+            r"like classes or smoothed drawings .* 4 of 6 values .* such as that at .* in the one of 0\.png",
+        ),
+        ([(255, 3)], r"all 255 values of 8 bits .*3 of 255 in the one of 0\.png\): numbers seem to have begun anew"),
+        ([(30, 7)], r"like classes or smoothed drawings .* 7 of 30 values"),
     ],
 )
 def test_labels_that_are_none_are_refused(counts, message):
     with pytest.raises(ValueError, match=message):
-        check_pieces(images_with(*counts))
+        check_pieces([image.facts for image in images_with(*counts)])
 
 
-@pytest.mark.parametrize("counts", [[(1, 0), (0, 0)], [(2, 1), (1, 1), (3, 0)]])
+@pytest.mark.parametrize("counts", [[(1, 0), (0, 0)], [(6, 1), (1, 1), (3, 0)], [(255, 2)], [(30, 6)]])
 def test_some_objects_may_be_in_pieces(counts):
-    check_pieces(images_with(*counts))
+    check_pieces([image.facts for image in images_with(*counts)])
 
 
 def test_binary_masks_pass_when_it_is_said_what_they_mean(tmp_path):

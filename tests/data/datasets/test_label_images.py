@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import tifffile
 from detectron2.structures import BoxMode
 from PIL import Image
 
@@ -67,9 +69,47 @@ def test_colours_without_background_are_numbered_from_1(tmp_path):
 
 
 def test_unknown_kind_is_refused(tmp_path):
-    Image.fromarray(LABELS.astype(np.float32)).save(tmp_path / "label.tif")
-    with pytest.raises(ValueError, match=r"label\.tif has pixels of Pillow's mode F\. Save it with a palette"):
+    Image.fromarray(np.dstack([LABELS] * 4), mode="CMYK").save(tmp_path / "label.jpg")
+    with pytest.raises(ValueError, match=r"label\.jpg has pixels of Pillow's mode CMYK\. Save it with a palette"):
+        read_label_image(tmp_path / "label.jpg")
+
+
+@pytest.mark.parametrize("kind", ["<i8", ">u8", ">i4", "<f4", ">f8", "i1", ">u2"])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_whole_numbers_of_any_type(tmp_path, kind, photometric):
+    tifffile.imwrite(tmp_path / "label.tif", LABELS.astype(kind), photometric=photometric)
+    np.testing.assert_array_equal(read_label_image(tmp_path / "label.tif"), LABELS)
+
+
+def test_numbers_beyond_32_bits_stay_apart(tmp_path):
+    tifffile.imwrite(tmp_path / "label.tif", LABELS.astype(np.uint64) * (2**63 - 5))
+    labels = read_label_image(tmp_path / "label.tif")
+    assert len(np.unique(labels)) == 4
+    np.testing.assert_array_equal(labels == 0, LABELS == 0)
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan])
+def test_what_is_no_whole_number_is_refused(tmp_path, value):
+    tifffile.imwrite(tmp_path / "label.tif", np.where(LABELS == 3, value, LABELS).astype(np.float32))
+    with pytest.raises(ValueError, match=r"label\.tif has 1 pixels that are no whole numbers, such as (0\.5|nan)\."):
         read_label_image(tmp_path / "label.tif")
+
+
+def test_what_is_transparent_is_background_unless_all_is(tmp_path):
+    colours = np.asarray(as_colours(LABELS)) + np.uint8(9)
+    for opacity in (np.where(LABELS > 0, 255, 0), LABELS * 0 + 255):
+        Image.fromarray(np.dstack([colours, opacity]).astype(np.uint8)).save(tmp_path / "label.png")
+        labels = read_label_image(tmp_path / "label.png", 0 if opacity.min() == 0 else 9)
+        np.testing.assert_array_equal(labels == 0, LABELS == 0)
+    Image.fromarray(np.dstack([as_colours(LABELS), LABELS * 0])).save(tmp_path / "label.png")
+    assert (read_label_image(tmp_path / "label.png") > 0).sum() == np.count_nonzero(LABELS)
+
+
+def test_colours_of_16_bits_are_not_rounded(tmp_path):
+    pixels = np.zeros((*LABELS.shape, 3), np.uint16)
+    pixels[..., 1] = LABELS + np.uint16(1000) * (LABELS > 0)
+    cv2.imwrite(str(tmp_path / "label.png"), pixels)
+    np.testing.assert_array_equal(read_label_image(tmp_path / "label.png"), LABELS)
 
 
 def test_several_pages_are_refused(tmp_path):
@@ -129,7 +169,10 @@ def test_instance_values():
     [(np.arange(1200), "1199 values from 1 to 1199"), (np.array([-2, 0, 1]), "2 values from -2 to 1")],
 )
 def test_other_images_are_no_label_images(labels, message):
-    with pytest.raises(ValueError, match=rf"photo\.png has {message}\. It is no image of instance numbers"):
+    with pytest.raises(
+        ValueError,
+        match=rf"photo\.png has {message}\. (It is no image of instance numbers|Negative ones are no objects)",
+    ):
         instance_values(labels.reshape(-1, 3).astype(np.int32), Path("photo.png"))
 
 
