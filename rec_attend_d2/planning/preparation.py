@@ -127,11 +127,14 @@ def read_prepared(plan: Plan, folder: Path) -> Prepared:
 
 
 def coco_entries(plan: Plan, folder: Path) -> list[list[str]]:
-    """Entries of DATASETS.COCO_FILES of the two data sets, for training and for validation, named after the model."""
+    """Entries of DATASETS.COCO_FILES of the two data sets, for training and for validation.
+
+    They are named after the model, but as no data set of this project is.
+    """
     stem = folder.absolute().parent.name
     return [
-        [f"{stem}_train", str(folder / _TRAIN), str(plan.data.images)],
-        [f"{stem}_val", str(folder / _VAL), str(_val_images(plan))],
+        [f"{stem}_for_training", str(folder / _TRAIN), str(plan.data.images)],
+        [f"{stem}_for_validation", str(folder / _VAL), str(_val_images(plan))],
     ]
 
 

@@ -17,7 +17,7 @@ from rec_attend_d2.prediction import Predictor
 @pytest.fixture(scope="module")
 def trained(rec_attend, discs, tmp_path_factory) -> tuple[Path, str]:
     """The folder of a model that was trained for seconds, and what was printed."""
-    folder = tmp_path_factory.mktemp("trained") / "model"
+    folder = tmp_path_factory.mktemp("trained") / "nuclei"  # also the name of a data set
     paths = ("--images", discs / "images", "--labels", discs / "labels", "--output", folder)
     done = rec_attend("train", *paths, "--minutes", 0.5)
     assert done.returncode == 0, done.stderr
