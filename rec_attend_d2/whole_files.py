@@ -3,21 +3,31 @@
 import json
 import math
 import os
+import platform
+import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+# Machine and process that a partial file was written by.
+_LEFTOVER = re.compile(r"\.([A-Za-z0-9]+)-(\d+)\.partial$")
+# Seconds after which a partial file of another machine is given up.
+_OLD = 24 * 3600.0
+_searched: set[Path] = set()
 
 
 @contextmanager
 def written_at_once(path: Path) -> Iterator[Path]:
     """Gives the path of a new file, which becomes ``path`` when the block ends, and is removed when it fails.
 
-    Folders that are missing are made.
+    Folders that are missing are made. Several processes may write the same file: the last one's stays. What processes
+    that were killed have left in the folder is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # One name, so that a process that is killed again and again leaves one file.
-    partial = path.with_name(f"{path.name}.partial")
+    _remove_leftovers(path.parent)
+    partial = path.with_name(f"{path.name}.{_host()}-{os.getpid()}.partial")
     try:
         yield partial
         with partial.open("rb") as file:
@@ -25,6 +35,41 @@ def written_at_once(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    """This machine's name, without what file names or _LEFTOVER cannot have."""
+    return re.sub("[^A-Za-z0-9]", "", platform.node()) or "host"
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the partial files of processes that have ended; each process looks once, since folders may be large."""
+    if folder in _searched:
+        return
+    _searched.add(folder)
+    for path in folder.glob("*.partial"):
+        writer = _LEFTOVER.search(path.name)
+        if writer is None:
+            continue
+        with suppress(OSError):
+            # The processes of other machines that share the folder cannot be asked.
+            if writer[1] == _host() and os.name != "nt":
+                is_left = not _is_running(int(writer[2]))
+            else:
+                is_left = time.time() - path.stat().st_mtime > _OLD
+            if is_left:
+                path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether there is a process of this number, not on Windows, where asking would end it."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # another user's
+        pass
+    return True
 
 
 def _defined(value: Any) -> Any:

@@ -1,10 +1,23 @@
 """Files that appear as a whole or not at all."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from rec_attend_d2.whole_files import write_json, written_at_once
+
+# A process that is in the middle of a file when it has said so.
+LEAVES_HALF = """
+import sys, time
+from pathlib import Path
+from rec_attend_d2.whole_files import written_at_once
+with written_at_once(Path(sys.argv[1])) as partial:
+    partial.write_text("half of something longer")
+    print(flush=True)
+    time.sleep(60)
+"""
 
 
 def test_a_file_is_replaced(tmp_path):
@@ -26,11 +39,31 @@ def test_a_failure_keeps_what_was_there(tmp_path, interruption: type[BaseExcepti
     assert [path.read_text() for path in tmp_path.iterdir()] == ["first"]
 
 
-def test_what_a_killed_process_left_is_no_obstacle(tmp_path):
-    (tmp_path / "file.txt.partial").write_text("half of something longer")
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", LEAVES_HALF, str(tmp_path / "file.txt")], stdout=subprocess.PIPE)
+    child.stdout.read(1)
+    others = [tmp_path / "file.txt.elsewhere-1.partial", tmp_path / "mine.partial"]
+    for path in others:
+        path.touch()
+    child.kill()
+    child.wait()
+    left = [path for path in tmp_path.iterdir() if path not in others]
+    assert [path.read_text() for path in left] == ["half of something longer"]
     with written_at_once(tmp_path / "file.txt") as partial:
         partial.write_text("whole")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file.txt", "whole")]
+    assert sorted(tmp_path.iterdir()) == [others[0].with_name("file.txt"), *others]
+    assert (tmp_path / "file.txt").read_text() == "whole"
+
+
+def test_two_may_write_the_same_file(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", LEAVES_HALF, str(tmp_path / "file.txt")], stdout=subprocess.PIPE)
+    child.stdout.read(1)
+    with written_at_once(tmp_path / "file.txt") as partial:
+        partial.write_text("whole")
+    assert len(list(tmp_path.iterdir())) == 2  # what is being written is no leftover
+    child.kill()
+    child.wait()
+    assert (tmp_path / "file.txt").read_text() == "whole"
 
 
 def test_json_has_no_undefined_figures(tmp_path):
