@@ -5,6 +5,11 @@ import os
 import zipfile
 import zlib
 
+import torch
+
+# Attribute of folders in an archive. PyTorch reads nothing where it is set, and leaves tensors as memory happens to be.
+_FOLDER = 0x10
+
 
 def find_damage(path: str) -> str:
     """What is damaged in a checkpoint file, in words; "" where its checksums are right.
@@ -12,7 +17,7 @@ def find_damage(path: str) -> str:
     Files of PyTorch before 1.6 are no zip archives and have no checksums: nothing is found in them.
 
     Raises:
-        OSError: the file can't be read.
+        OSError: there is no such file.
     """
     status = os.stat(path)
     return _find_damage(os.path.abspath(path), status.st_size, status.st_mtime_ns)
@@ -21,20 +26,27 @@ def find_damage(path: str) -> str:
 @functools.lru_cache(maxsize=64)
 def _find_damage(path: str, size: int, time: int) -> str:
     """Of a file as it is of this size at this time, so that it is not read for every question."""
-    if not zipfile.is_zipfile(path):
-        return ""
     try:
+        if not zipfile.is_zipfile(path):
+            return ""
         with zipfile.ZipFile(path) as archive:
             wrong = archive.testzip()
-    except (EOFError, NotImplementedError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            folders = [entry.filename for entry in archive.infolist() if entry.external_attr & _FOLDER]
+    except (EOFError, NotImplementedError, OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         # Bits of the archive's own entries: unknown compression, encryption, places that are none.
         return f"its archive is broken ({error})"
+    if folders:
+        return f"its part '{folders[0]}' is marked as a folder"
     return f"the checksum of its part '{wrong}' is wrong" if wrong else ""
 
 
 def is_whole(path: str) -> bool:
-    """Whether a file is a checkpoint with checksums that are right. Nothing is raised."""
+    """Whether a file is a checkpoint with checksums that are right, which can be read. Nothing is raised."""
     try:
-        return zipfile.is_zipfile(path) and not find_damage(path)
-    except OSError:
+        if not zipfile.is_zipfile(path) or find_damage(path):
+            return False
+        # Tensors stay on the disk.
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # whatever a damaged entry leads to
         return False
+    return True

@@ -88,7 +88,7 @@ def read_checkpoint(path: str, key: str = "") -> tuple[dict[str, Tensor], bool]:
         else:
             weights = content.get("model", content)
         return {name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}, averaged
-    except (AttributeError, EOFError, RuntimeError, UnpicklingError) as error:
+    except (AttributeError, EOFError, RuntimeError, UnpicklingError, ValueError) as error:
         raise ValueError(f"{named} is no checkpoint of PyTorch tensors: {error}") from error
 
 
