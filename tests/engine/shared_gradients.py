@@ -33,8 +33,9 @@ def config(recipe: str, annotations: str, images: str) -> CfgNode:
     cfg = load_config(str(CONFIGS / f"{recipe}.yaml"), ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""])
     cfg.DATASETS.COCO_FILES = [["shared", annotations, images]]
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ("shared",)
-    cfg.MODEL.REC_ATTEND.SCHEDULED_SAMPLING.ENABLED = False
-    cfg.MODEL.REC_ATTEND.LOSS.FOREGROUND = "iou"
+    if cfg.MODEL.META_ARCHITECTURE != "FastRecAttend":
+        cfg.MODEL.REC_ATTEND.SCHEDULED_SAMPLING.ENABLED = False
+        cfg.MODEL.REC_ATTEND.LOSS.FOREGROUND = "iou"
     return cfg
 
 
