@@ -1,5 +1,6 @@
 """Trainings in several processes, on the CPU."""
 
+import argparse
 import json
 import os
 import shutil
@@ -12,6 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import default_argument_parser
+from detectron2.utils import comm
+
+from rec_attend_d2.engine import Trainer, processes
+from rec_attend_d2.engine.output_folder import Refused
 
 from . import shared_gradients
 
@@ -156,3 +162,30 @@ def test_where_a_process_dies_all_end_also_on_other_machines(train, tmp_path):
     for process in machines:
         process.communicate(timeout=PATIENCE)
         assert process.returncode != 0
+
+
+def command(*words: str) -> argparse.Namespace:
+    return default_argument_parser().parse_args(list(words))
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "message"),
+    [
+        (["--num-gpus", "2"], {"RANK": "0", "WORLD_SIZE": "2"}, "torchrun starts all processes: leave out --num-gpus"),
+        ([], {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, "torchrun starts 4 processes here, for 1 GPUs"),
+        (["--num-gpus", "2"], {}, "--num-gpus is 2, but this machine has 1."),
+    ],
+)
+def test_processes_that_cannot_be_are_refused_in_one_line(monkeypatch, words, environment, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in ({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"} | environment).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match=f"^Error: {message}"):
+        processes.run(lambda arguments: pytest.fail("it ran"), command(*words))
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(make_cfg, monkeypatch):
+    monkeypatch.setattr(comm, "get_world_size", lambda: 3)
+    with pytest.raises(Refused, match="SOLVER.IMS_PER_BATCH is 2, which 3 processes can't share"):
+        Trainer(make_cfg("fast"))
