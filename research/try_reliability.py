@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Try hard to break trainings: kills at random moments, damaged files, memory that grows, two processes against one.
 
-    python research/try_reliability.py [--kills 40] [--minutes 4] [--output docs/results/reliability.json] [PART ...]
+    python research/try_reliability.py [--kills 40] [--minutes 4] [--output FILE.json] [PART ...]
 
 Everything is trained by tools/train_net.py with the quick schedule of tests/configs, on pictures that are drawn into a
 scratch folder. Prints a table, and writes json; parts that are not named keep what the file says of them.
@@ -34,7 +34,7 @@ from rec_attend_d2.whole_files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "tests/configs/fast.yaml"
-# What a script of this name does when it is a training: besides, it notes iterations, losses and memory.
+# Runs tools/train_net.py and notes iterations, losses and memory.
 NOTED = ROOT / "research" / "noted_training.py"
 PICTURES = 24
 ITERATIONS = 120
@@ -221,7 +221,8 @@ def damage(setting: Setting) -> dict[str, Any]:
 def memory(setting: Setting) -> dict[str, Any]:
     """Bytes by which processes grow, of a long training and of many predictions."""
     log, folder = setting.scratch / "memory.log", setting.scratch / "memory"
-    process = start(setting.command(folder, "SOLVER.MAX_ITER", 10**6, "SOLVER.CHECKPOINT_PERIOD", 200), log)
+    options = ["SOLVER.MAX_ITER", 10**6, "SOLVER.CHECKPOINT_PERIOD", 200, "TEST.EVAL_PERIOD", 100]
+    process = start(setting.command(folder, *options), log)
     _end_after(process, 30 * setting.minutes, log)
     training = read_notes(folder)
     weights = ["MODEL.WEIGHTS", folder / "model_0000199.pth", "OUTPUT_DIR", folder]
@@ -295,7 +296,9 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--kills", type=int, default=40, help="number of SIGKILLs")
     parser.add_argument("--minutes", type=float, default=4.0, help="of looking at memory")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs/results/reliability.json", help="json to write")
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "docs/results/reliability/trainings.json", help="json to write"
+    )
     arguments = parser.parse_args()
     unknown = set(arguments.parts) - PARTS.keys()
     if unknown:
