@@ -89,14 +89,20 @@ def use_available_device(cfg: CN) -> None:
 
 
 def different_settings(cfg: CN, config_file: Path) -> list[str]:
-    """Keys in which ``cfg`` differs from the config.yaml that a training wrote, except for :data:`PLACE_KEYS`.
+    """Keys in which ``cfg`` differs from the config.yaml that a training wrote, see :func:`changed_settings`."""
+    return sorted(changed_settings(cfg, config_file.read_text(encoding="utf-8")))
 
-    A key that the file does not have yet counts as its default; an object size that is to be measured as the measured.
+
+def changed_settings(cfg: CN, text: str) -> dict[str, tuple[Any, Any]]:
+    """Old and new value of the keys in which ``cfg`` differs from a config's YAML, except for :data:`PLACE_KEYS`.
+
+    A key that the text does not have yet counts as its default; an object size that is to be measured as the measured.
     """
-    old = _flat(yaml.safe_load(load_config("", []).dump())) | _flat(yaml.safe_load(config_file.read_text()))
+    old = _flat(yaml.safe_load(load_config("", []).dump())) | _flat(yaml.safe_load(text))
     new = _flat(yaml.safe_load(cfg.dump()))
     ignored = PLACE_KEYS if new["INPUT.OBJECT_SIZE"] else PLACE_KEYS | {"INPUT.OBJECT_SIZE"}
-    return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key not in ignored)
+    keys = sorted((old.keys() | new.keys()) - ignored)
+    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
 
 
 def input_words(cfg: Mapping) -> str:

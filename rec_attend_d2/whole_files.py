@@ -1,10 +1,12 @@
 """Files that are either there as a whole or as they were before, whatever interrupts their writing."""
 
+import errno
 import json
 import math
 import os
 import platform
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,17 +26,49 @@ def written_at_once(path: Path) -> Iterator[Path]:
 
     Folders that are missing are made. Several processes may write the same file: the last one's stays. What processes
     that were killed have left in the folder is removed.
+
+    Raises:
+        OSError: it can't be written. Where the disk is full the message names the file and the space.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path.parent)
     partial = path.with_name(f"{path.name}.{_host()}-{os.getpid()}.partial")
     try:
-        yield partial
+        with explained_full_disk(path):
+            yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def explained_full_disk(path: Path) -> Iterator[None]:
+    """Within it, an error because the disk of ``path``, a file or folder, is full says so and what to do."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, FullDisk) or not _says_full(error, path):
+            raise
+        free = shutil.disk_usage(path if path.is_dir() else path.parent).free
+        raise FullDisk(
+            errno.ENOSPC,
+            f"'{path}' could not be written, with {free / 2**20:.1f} MB free on its disk: make room, and run the same "
+            "command again (a training with --resume)",
+        ) from error
+
+
+class FullDisk(OSError):
+    """A file that could not be written for lack of space."""
+
+
+def _says_full(error: OSError | RuntimeError, path: Path) -> bool:
+    """Whether an error means a full disk, or a quota that is used up."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # PyTorch's own writer, which keeps no error number.
+    return "PytorchStreamWriter failed" in str(error) or "unexpected pos" in str(error)
 
 
 def _host() -> str:

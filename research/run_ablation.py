@@ -93,14 +93,13 @@ def train(variant: Variant, folder: Path) -> None:
         if different:
             raise AblationError(f"{folder} holds a training with other {', '.join(different)}. Remove it or rename it.")
         return
-    # Detectron2 would add to an interrupted training's file, and the time would be that of both.
-    (folder / "metrics.json").unlink(missing_ok=True)
     log = folder.with_name(f"{folder.name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file:
         # Networks as small as ours only lose time to threads that wait for each other.
         environment = {"OMP_NUM_THREADS": "1", **os.environ}
-        command = [sys.executable, *variant.command(str(folder))]
+        script, *options = variant.command(str(folder))
+        command = [sys.executable, script, "--resume", *options]
         code = subprocess.run(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT).returncode
     if code != 0:
         lines = log.read_text().splitlines() or ["it is empty"]

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import detectron2
 import pytest
 import torch
 import yaml
@@ -285,6 +286,12 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, name: str):
     with pytest.raises(ValueError, match=f"(?s){name}' asks for a Python object.*evil.yaml"):
         load_config(tmp_path / name, [])
     assert not ran.exists()
+
+
+def test_the_baselines_of_detectron2_need_no_code():
+    folder = Path(detectron2.__file__).parent / "model_zoo" / "configs" / "COCO-InstanceSegmentation"
+    paths = sorted(folder.glob("*.yaml"))
+    assert len(paths) > 5 and all(load_config(path, []).MODEL.MASK_ON for path in paths)
 
 
 def test_how_large_images_are_in_the_network_is_said_in_words():

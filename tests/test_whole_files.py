@@ -1,12 +1,24 @@
 """Files that appear as a whole or not at all."""
 
+import errno
 import json
 import subprocess
 import sys
 
 import pytest
 
-from rec_attend_d2.whole_files import write_json, written_at_once
+from rec_attend_d2.whole_files import FullDisk, write_json, written_at_once
+
+# A process that is in the middle of a file when it has said so.
+LEAVES_HALF = """
+import sys, time
+from pathlib import Path
+from rec_attend_d2.whole_files import written_at_once
+with written_at_once(Path(sys.argv[1])) as partial:
+    partial.write_text("half of something longer")
+    print(flush=True)
+    time.sleep(60)
+"""
 
 # A process that is in the middle of a file when it has said so.
 LEAVES_HALF = """
@@ -73,3 +85,21 @@ def test_json_has_no_undefined_figures(tmp_path):
     assert path.read_text().startswith('{\n  "a": [')
     write_json(path, {"a": 1}, indent=None)
     assert path.read_text() == '{"a": 1}\n'
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left"),
+        OSError(errno.EDQUOT, "quota"),
+        RuntimeError("PytorchStreamWriter failed"),
+    ],
+)
+def test_a_full_disk_is_told_with_file_and_space(tmp_path, error):
+    path = tmp_path / "model.pth"
+    with pytest.raises(FullDisk, match=f"'{path}' could not be written, with [0-9.]+ MB free on its disk: make room"):
+        with written_at_once(path):
+            raise error
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RuntimeError, match="^other$"), written_at_once(path):
+        raise RuntimeError("other")

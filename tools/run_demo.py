@@ -31,7 +31,8 @@ def main() -> None:
     start = time.perf_counter()
 
     config = ["--config-file", "configs/Rosettes/demo.yaml"]
-    run("tools/train_net.py", *config, "OUTPUT_DIR", str(output))
+    # Where it was interrupted, or is done, the training goes on.
+    run("tools/train_net.py", *config, "--resume", "OUTPUT_DIR", str(output))
     pictures = output / "pictures"
     weights = ["MODEL.WEIGHTS", str(output / "model_final.pth"), "OUTPUT_DIR", str(output)]
     run("tools/visualize_steps.py", *config, "--output", str(pictures), *weights)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
@@ -21,6 +20,7 @@ from ..checkpoint import load_weights
 from ..config import load_config
 from ..data import RecAttendDatasetMapper, WindowMapper, build_mapper, register_datasets
 from ..data.augmentation import AUGMENTATIONS, augmentations_around
+from ..engine.checkpointer import SafeCheckpointer
 from .probes import finds_masks, is_of_this_project
 
 # How a training image is made, taken over from this project's config for all models.
@@ -216,5 +216,5 @@ def load_model(cfg: CfgNode, weights: str) -> nn.Module:
     if is_of_this_project(cfg):
         load_weights(model, os.path.expanduser(weights), complete=True)
     else:
-        DetectionCheckpointer(model).load(weights)
+        SafeCheckpointer(model).load(weights)
     return model.eval()

@@ -11,6 +11,7 @@ from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
 from .image_encoder import is_of_image_encoder, load_image_encoder
+from .integrity import find_damage
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def read_checkpoint(path: str, key: str = "") -> tuple[dict[str, Tensor], bool]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no checkpoint, or holds an image encoder alone.
+        ValueError: the file is no checkpoint, or a damaged one, or holds an image encoder alone.
     """
     if is_of_image_encoder(path):
         raise ValueError(
@@ -69,6 +70,11 @@ def read_checkpoint(path: str, key: str = "") -> tuple[dict[str, Tensor], bool]:
     local_path = PathManager.get_local_path(path)
     if not PathManager.isfile(local_path):
         raise FileNotFoundError(f"{named} does not exist.")
+    damage = find_damage(local_path)
+    if damage:
+        raise ValueError(
+            f"{named} is damaged: {damage}. Copy or download it anew, or take another checkpoint of its training."
+        )
     try:
         content = torch.load(local_path, map_location="cpu", weights_only=True)
         average = content.get(AVERAGE_KEY)
@@ -82,7 +88,7 @@ def read_checkpoint(path: str, key: str = "") -> tuple[dict[str, Tensor], bool]:
         else:
             weights = content.get("model", content)
         return {name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}, averaged
-    except (AttributeError, EOFError, RuntimeError, UnpicklingError) as error:
+    except (AttributeError, EOFError, RuntimeError, UnpicklingError, ValueError) as error:
         raise ValueError(f"{named} is no checkpoint of PyTorch tensors: {error}") from error
 
 
@@ -94,6 +100,32 @@ def read_object_size(path: str) -> float:
     """
     weights, _ = read_checkpoint(path, "MODEL.WEIGHTS")
     return round(float(weights[OBJECT_SIZE]), 3) if OBJECT_SIZE in weights else 0.0
+
+
+def check_fit(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], named: str, complete: bool) -> None:
+    """Raise a ValueError unless weights are those of a model, or of whole parts of it.
+
+    Args:
+        weights: of a file, by name.
+        state: of the model, by name.
+        named: what the file is called in the error.
+        complete: whether all parts have to be there.
+    """
+    wrong_shapes = [
+        f"{name}: {tuple(weights[name].shape)} in the file, {tuple(state[name].shape)} in the model"
+        for name in state
+        if name in weights and tuple(weights[name].shape) != tuple(state[name].shape)
+    ]
+    given_parts = {_part(name) for name in weights}
+    incomplete = [name for name in state if name not in weights and (complete or _part(name) in given_parts)]
+    if wrong_shapes or incomplete:
+        lines = wrong_shapes + [f"{name}: not in the file" for name in incomplete]
+        shown = "\n  ".join(lines[:10]) + (f"\n  ... and {len(lines) - 10} more" if len(lines) > 10 else "")
+        raise ValueError(
+            f"{named} holds weights of another configuration:\n  {shown}\n"
+            "Use the config file the weights were trained with (config.yaml beside them). First axis of norm weights: "
+            "MODEL.REC_ATTEND.TIME_STEPS (NORM per_step)."
+        )
 
 
 def load_weights(model: nn.Module, path: str, complete: bool) -> LoadReport:
@@ -123,23 +155,8 @@ def load_weights(model: nn.Module, path: str, complete: bool) -> LoadReport:
     for names in (weights, state):
         names.pop(OBJECT_SIZE, None)
 
-    wrong_shapes = [
-        f"{name}: {tuple(weights[name].shape)} in the file, {tuple(state[name].shape)} in the model"
-        for name in state
-        if name in weights and tuple(weights[name].shape) != tuple(state[name].shape)
-    ]
+    check_fit(weights, state, f"'{path}' (MODEL.WEIGHTS)", complete)
     missing = [name for name in state if name not in weights]
-    given_parts = {_part(name) for name in weights}
-    incomplete = [name for name in missing if complete or _part(name) in given_parts]
-    if wrong_shapes or incomplete:
-        lines = wrong_shapes + [f"{name}: not in the file" for name in incomplete]
-        shown = "\n  ".join(lines[:10]) + (f"\n  ... and {len(lines) - 10} more" if len(lines) > 10 else "")
-        raise ValueError(
-            f"'{path}' (MODEL.WEIGHTS) holds weights of another configuration:\n  {shown}\n"
-            "Use the config file the weights were trained with (config.yaml beside them). First axis of norm weights: "
-            "MODEL.REC_ATTEND.TIME_STEPS (NORM per_step)."
-        )
-
     report = LoadReport(
         loaded=[name for name in state if name in weights],
         fresh_parts=sorted({_part(name) for name in missing}),

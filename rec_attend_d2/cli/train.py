@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ..checkpoint.files import save_inference_weights
 from ..data import register_datasets
 from ..data.object_size import network_scale
+from ..engine.output_folder import hold_folder
 from ..engine.time_budget import SCHEDULE_LENGTH, measure_speed, train_for
 from ..planning import Plan
 from ..planning.preparation import Prepared, coco_entries, prepare, read_prepared, schedule_keys
@@ -56,6 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Look, plan, train, choose the threshold, measure, report; an interrupted run goes on where it was."""
     started = time.perf_counter()
     output, wished = arguments.output, _wished(arguments)
+    hold_folder(output, "--output")
     if arguments.overwrite:
         _clear(output)
     if (output / PLAN).is_file():

@@ -5,6 +5,8 @@ number of workers nor on where the training was interrupted.
 """
 
 import itertools
+import os
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -73,6 +75,12 @@ class ImageStream:
             self._arguments: dict[str, Any] = build_detection_train_loader.from_config(self._cfg, mapper=self._mapper)
         self._dataset = SeededDataset(self._arguments["dataset"], self._mapper, seed)
 
+    @property
+    def fingerprint(self) -> tuple[int, int]:
+        """Number of images, and checksum of their files' names in order: what places in the stream refer to."""
+        names = "\n".join(os.path.basename(entry.get("file_name", "")) for entry in self._arguments["dataset"])
+        return len(self._arguments["dataset"]), zlib.crc32(names.encode())
+
     def read(self, origin: tuple[int, int]) -> dict:
         """The dataset dict that the stream gives, or gave, with this :data:`ORIGIN`."""
         return self._dataset[origin]
@@ -99,6 +107,7 @@ class StreamLoader:
     def __init__(self, stream: ImageStream):
         self._stream = stream
         self._taken = 0
+        self._images = stream.fingerprint
 
     def __iter__(self) -> Iterator[list[dict]]:
         """Endless batches."""
@@ -108,10 +117,21 @@ class StreamLoader:
 
     def state_dict(self) -> dict:
         """What a resumed training needs; of every process the same."""
-        return {"seed": self._stream.seed, "taken": self._taken}
+        return {"seed": self._stream.seed, "taken": self._taken, "images": self._images}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on after the images that were handed out when ``state`` was saved. Goes before the iteration."""
+        """Go on after the images that were handed out when ``state`` was saved. Goes before the iteration.
+
+        Raises:
+            ValueError: the training set is another one; older versions' states do not tell.
+        """
+        before = tuple(state.get("images", self._images))
+        if before != self._images:
+            raise ValueError(
+                f"DATASETS.TRAIN has {self._images[0]} images, and the interrupted training had "
+                f"{'as many others' if before[0] == self._images[0] else before[0]}: resume it with its own data, or "
+                "give another OUTPUT_DIR."
+            )
         restore_stream(self._stream, state)
         self._taken = state["taken"]
 

@@ -2,7 +2,7 @@
 
 Each process of a distributed training averages for itself, without communication: parameters are equal in all
 processes after every optimizer step, so their averages are too. Running statistics of batch norm are each process's
-own, as in the model itself; the checkpoint holds those of the main process.
+own, as in the model itself, until a checkpoint or an evaluation is due (see :class:`.processes.EqualBuffersHook`).
 """
 
 from collections.abc import Callable

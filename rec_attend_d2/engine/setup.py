@@ -10,12 +10,16 @@ from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from torch import nn
 
 from ..checkpoint.loading import read_object_size
 from ..config import load_config
 from ..data import register_datasets, sees_windows
 from ..data.object_size import resolve_object_size
 from ..whole_files import write_json
+from .checkpointer import SafeCheckpointer
+from .output_folder import RESULTS_NAME, check_resumable, check_unused, hold_folder
+from .processes import refuse_together
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +27,14 @@ logger = logging.getLogger(__name__)
 def setup(arguments: argparse.Namespace) -> CfgNode:
     """Frozen config of a training or evaluation run: loggers set up, data sets registered and checked.
 
+    A training has its OUTPUT_DIR to itself from then on.
+
     Args:
         arguments: of ``detectron2.engine.default_argument_parser``.
 
     Raises:
         ValueError, FileNotFoundError: a data set or the config file is missing.
+        Refused: OUTPUT_DIR is in use, or holds another training.
     """
     cfg = load_config(arguments.config_file, arguments.opts)
     register_datasets(cfg)
@@ -39,6 +46,9 @@ def setup(arguments: argparse.Namespace) -> CfgNode:
         resolve_object_size(cfg)
     cfg.freeze()
     make_output_folder(cfg)
+    if not evaluates:
+        # Before anything of the folder is written over.
+        refuse_together(lambda: _claim(cfg, arguments.resume))
     default_setup(cfg, arguments)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="rec_attend_d2")
     return cfg
@@ -55,12 +65,24 @@ def make_output_folder(cfg: CfgNode) -> None:
         raise ValueError(f"OUTPUT_DIR '{cfg.OUTPUT_DIR}' cannot be made or used ({reason}). Name another folder.")
 
 
+def _claim(cfg: CfgNode, resume: bool) -> None:
+    """Take OUTPUT_DIR for a training. Raises :class:`Refused`."""
+    folder = Path(cfg.OUTPUT_DIR)
+    hold_folder(folder)
+    if not resume:
+        check_unused(folder)
+        return
+    checkpoint = SafeCheckpointer(nn.Module(), cfg.OUTPUT_DIR).get_checkpoint_file()
+    if checkpoint:
+        check_resumable(cfg, checkpoint)
+
+
 def write_results(results: Mapping, folder: str) -> str:
     """Write evaluation results to ``metrics_final.json`` in ``folder`` and return its path.
 
     A figure that is undefined, such as the AP of large objects where there is none, becomes null.
     """
-    path = Path(folder, "metrics_final.json")
+    path = Path(folder, RESULTS_NAME)
     write_json(path, results)
     logger.info("Results written to %s", path)
     return str(path)

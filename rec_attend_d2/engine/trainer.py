@@ -5,11 +5,14 @@ import os
 import weakref
 from collections import OrderedDict
 from contextlib import suppress
+from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, SimpleTrainer
-from detectron2.engine.hooks import EvalHook, PeriodicWriter
+from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, TensorboardXWriter
+from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from ..checkpoint import load_weights
@@ -19,6 +22,7 @@ from ..data.object_size import resolve_object_size
 from ..evaluation.build import build_evaluator
 from ..random_numbers import run_seed
 from ..threads import choose_and_say, is_to_be_chosen
+from ..whole_files import explained_full_disk
 from .accumulation import accumulating, read_batches
 from .checkpointer import SafeCheckpointer
 from .early_stopping import EarlyStopping, TrainingStopped, read_patience
@@ -33,7 +37,10 @@ from .hooks import (
     ThreadsHook,
     unwrap,
 )
+from .metrics_file import MetricsWriter
 from .optimization import build_lr_scheduler, build_optimizer
+from .output_folder import CONFIG_KEY, RESULTS_NAME, Refused, check_resumable
+from .processes import EqualBuffersHook, distributed
 from .validation import ValidationBatches, ValidationLossHook
 from .watchdog import WatchdogHook, explaining_divergence
 
@@ -43,6 +50,7 @@ logger = logging.getLogger(__name__)
 class Trainer(DefaultTrainer):
     """Trains any of this project's meta-architectures.
 
+    In several processes it is that of one with all their images, but for batch norm, which sees each process's own.
     With SOLVER.EMA_DECAY it evaluates the averaged weights, and checkpoints hold both them and the model's own.
     """
 
@@ -58,7 +66,21 @@ class Trainer(DefaultTrainer):
         self._ema_decay = read_ema_decay(cfg)
         self._batches = read_batches(cfg)
         self._patience = read_patience(cfg)
-        super().__init__(_measured(cfg))
+        _check_batch(cfg)
+        # Not DefaultTrainer's, which can wrap models for several processes on GPUs only.
+        super(DefaultTrainer, self).__init__()
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+        self.cfg = cfg = self.auto_scale_workers(_measured(cfg), comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        loader = self.build_train_loader(cfg)
+        kind = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+        self._trainer = accumulating(kind(distributed(model), loader, optimizer), self._batches)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = SafeCheckpointer(self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        self.register_hooks(self.build_hooks())
 
     # What Detectron2's trainer builds its parts with.
     build_train_loader = staticmethod(build_train_loader)
@@ -75,26 +97,56 @@ class Trainer(DefaultTrainer):
         A new stage starts from weights only: the optimizer's state is never taken from another training.
 
         Raises:
-            ValueError: MODEL.WEIGHTS holds weights of another configuration.
+            ValueError: MODEL.WEIGHTS holds weights of another configuration, or the checkpoint is of another training.
         """
-        if resume and self.checkpointer.has_checkpoint():
-            super().resume_or_load(resume=True)
+        path = self._checkpoint_to_resume() if resume else ""
+        if path:
+            changed = check_resumable(self.cfg, path)
+            if changed:
+                logger.info("Going on with other settings than before: %s.", ", ".join(changed))
+            self.checkpointer.load(path)
+            self.start_iter = self.iter + 1
         elif self.cfg.MODEL.WEIGHTS:
             load_weights(unwrap(self.model), self.cfg.MODEL.WEIGHTS, complete=False)
 
+    def _checkpoint_to_resume(self) -> str:
+        """The checkpoint that the main process chooses, "" if there is none. Raises Refused where others miss it."""
+        path = comm.all_gather(self.checkpointer.get_checkpoint_file() if comm.is_main_process() else "")[0]
+        missing = comm.all_gather(bool(path) and not os.path.isfile(path))
+        if any(missing):
+            raise Refused(
+                f"'{path}' is not there for process {missing.index(True)}: OUTPUT_DIR has to be a folder that all "
+                "machines share."
+            )
+        return path
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to be done: the last iteration was resumed from, and its results are written."""
+        folder = Path(self.cfg.OUTPUT_DIR)
+        return self.start_iter >= self.max_iter and (not self.cfg.DATASETS.TEST or (folder / RESULTS_NAME).is_file())
+
     def state_dict(self) -> dict:
-        """What a resumed training needs."""
-        return {**super().state_dict(), "data": self.data_loader.state_dict()}
+        """What a resumed training needs; of all processes the same."""
+        noted = {"data": self.data_loader.state_dict(), CONFIG_KEY: self.cfg.dump(), "processes": comm.get_world_size()}
+        return {**super().state_dict(), **noted}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Inverse of :meth:`state_dict`."""
         super().load_state_dict(state_dict)
         if "data" in state_dict:  # older versions' checkpoints have none
             self.data_loader.load_state_dict(state_dict["data"])
+        before, now = state_dict.get("processes", 1), comm.get_world_size()
+        if before != now:
+            logger.warning(
+                "Trained by %d processes so far and by %d from now on: images come in another order than they would "
+                "have without the interruption.",
+                *(before, now),
+            )
 
     def train(self) -> dict:
         """Train and return the results of the last evaluation, empty if DATASETS.TEST is."""
-        with suppress(TrainingStopped):
+        with suppress(TrainingStopped), explained_full_disk(Path(self.cfg.OUTPUT_DIR)):
             super().train()
         return getattr(self, "_last_eval_results", {})
 
@@ -131,14 +183,13 @@ class Trainer(DefaultTrainer):
 
         The average comes first, so that checkpoints and evaluations of an iteration have that iteration's.
         """
-        self._trainer = accumulating(self._trainer, self._batches)
-        self.checkpointer = SafeCheckpointer(self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self._tested_model = self.model
-        average_hooks = []
+        models, average_hooks = [unwrap(self.model)], []
         if self._ema_decay > 0:
             average = build_average(unwrap(self.model), self._ema_decay)
             self.checkpointer.add_checkpointable(AVERAGE_KEY, average)
             self._tested_model = average.module
+            models.append(average.module)
             average_hooks.append(AverageHook(average, self.model))
         detectron2_hooks = [
             EvalHook(self.cfg.TEST.EVAL_PERIOD, self._test) if isinstance(hook, EvalHook) else hook
@@ -154,7 +205,18 @@ class Trainer(DefaultTrainer):
         stopping = [self._early_stopping()] if self._patience > 0 else []
         device = self.cfg.MODEL.DEVICE
         threads = [ThreadsHook(device)] if is_to_be_chosen(device) else []
+        # Before what saves and evaluates, after what changes the model.
+        equal = EqualBuffersHook(models, [self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.TEST.EVAL_PERIOD])
+        place = [isinstance(hook, PeriodicCheckpointer | EvalHook) for hook in others].index(True)
+        others.insert(place, equal)
         return [*threads, SeedHook(run_seed(self.cfg)), *average_hooks, *others, *ours, *writers, *stopping]
+
+    def build_writers(self) -> list:
+        """Detectron2's, but one for metrics.json that a resumed training can go on with."""
+        path = Path(self.cfg.OUTPUT_DIR, "metrics.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        printer, tensorboard = CommonMetricPrinter(self.max_iter), TensorboardXWriter(self.cfg.OUTPUT_DIR)
+        return [printer, MetricsWriter(path, lambda: self.start_iter), tensorboard]
 
     def _early_stopping(self) -> EarlyStopping:
         return EarlyStopping(self.checkpointer, self.cfg.TEST.BEST_METRIC, self.cfg.TEST.EVAL_PERIOD, self._patience)
@@ -170,6 +232,13 @@ class Trainer(DefaultTrainer):
                 added.append(PicturesHook(self._tested_model, example, period))
             added.append(ValidationLossHook(self._tested_model, ValidationBatches(self.cfg), period))
         return [*added, MemoryHook(self.cfg.MODEL.DEVICE)]
+
+
+def _check_batch(cfg: CfgNode) -> None:
+    """Raise :class:`Refused` where the processes can't share a batch evenly."""
+    size, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
+    if size % processes:
+        raise Refused(f"SOLVER.IMS_PER_BATCH is {size}, which {processes} processes can't share: give a multiple.")
 
 
 def _measured(cfg: CfgNode) -> CfgNode:

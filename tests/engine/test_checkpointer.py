@@ -36,25 +36,37 @@ def test_the_best_checkpoint_is_not_the_one_to_go_on_from(checkpointer, tmp_path
     assert (tmp_path / "model_best.pth").is_file()
 
 
-@pytest.mark.parametrize("damage", ["broken", "missing", "no last_checkpoint", "empty last_checkpoint"])
+def flip_bit(path: Path) -> None:
+    """Change a bit of the weights, which PyTorch does not notice."""
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.load(path, weights_only=True)["model"]["weight"].numpy().tobytes()) + 3] ^= 64
+    path.write_bytes(content)
+
+
+DAMAGES = {"no last_checkpoint": None, "empty last_checkpoint": b"", "binary last_checkpoint": b"\xff\x00\xfe"}
+
+
+@pytest.mark.parametrize("damage", ["broken", "flipped", "missing", *DAMAGES])
 def test_a_broken_checkpoint_is_passed_over(checkpointer, tmp_path, caplog, damage):
     for number in (9, 10, 99999999):
         checkpointer.save(f"model_{number:07}", iteration=number)
     last = tmp_path / "model_99999999.pth"
     if damage == "broken":
         break_file(last)
+    elif damage == "flipped":
+        flip_bit(last)
     elif damage == "missing":
         last.unlink()
     else:
         break_file(last)
         (tmp_path / "last_checkpoint").unlink()
-        if damage == "empty last_checkpoint":
-            (tmp_path / "last_checkpoint").write_text("")
+        if DAMAGES[damage] is not None:
+            (tmp_path / "last_checkpoint").write_bytes(DAMAGES[damage])
     with caplog.at_level(logging.WARNING):
         assert checkpointer.has_checkpoint()
         assert checkpointer.resume_or_load("", resume=True)["iteration"] == 10
     assert f"going on from '{tmp_path / 'model_0000010.pth'}'" in caplog.text
-    if damage in ("broken", "missing"):
+    if damage in ("broken", "flipped", "missing"):
         assert f"'{last}' (named by last_checkpoint) is missing or broken" in caplog.text
 
 

@@ -50,7 +50,9 @@ def configured(monkeypatch, picture_files, tmp_path):
     def run(recipe: str, *options: object, eval_only: bool = False) -> float:
         files = str([[NAME, *map(str, picture_files)]])
         given = ["DATASETS.COCO_FILES", files, "DATASETS.TRAIN", f"('{NAME}',)", "OUTPUT_DIR", str(tmp_path), *options]
-        arguments = argparse.Namespace(config_file=str(QUICK / f"{recipe}.yaml"), opts=given, eval_only=eval_only)
+        arguments = argparse.Namespace(
+            config_file=str(QUICK / f"{recipe}.yaml"), opts=given, eval_only=eval_only, resume=True
+        )
         cfg = run_setup(arguments)
         assert cfg.is_frozen()
         assert yaml.safe_load((tmp_path / "config.yaml").read_text())["INPUT"]["OBJECT_SIZE"] == cfg.INPUT.OBJECT_SIZE

@@ -54,7 +54,8 @@ def test_training_leaves_results_losses_and_pictures(trained):
 def test_resuming_continues_the_schedule(run_tool, trained, tmp_path):
     (tmp_path / "model_0000003.pth").write_bytes((trained / "model_0000003.pth").read_bytes())
     (tmp_path / "last_checkpoint").write_text("model_0000003.pth")
-    printed = train(run_tool, "--resume", "OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", "6")
+    options = ["OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", "6", "INPUT.OBJECT_SIZE", "0.0"]
+    printed = train(run_tool, "--resume", *options)
     assert "Starting training from iteration 4" in printed
     before, after = (
         torch.load(folder / name, weights_only=True)

@@ -45,14 +45,15 @@ def trained(tool, monkeypatch) -> list[str]:
     names: list[str] = []
 
     def run(command, *, cwd, env, stdout, stderr):
-        assert command[:3] == [sys.executable, "tools/train_net.py", "--config-file"] and env["OMP_NUM_THREADS"] == "1"
+        assert command[:4] == [sys.executable, "tools/train_net.py", "--resume", "--config-file"]
+        assert env["OMP_NUM_THREADS"] == "1"
         folder = Path(command[-1])
         names.append(folder.name)
         if folder.name == "bad":
             stdout.write("Traceback\nValueError: no such thing\n")
             return subprocess.CompletedProcess(command, 1)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(load_config(ROOT / command[3], command[4:]).dump())
+        (folder / "config.yaml").write_text(load_config(ROOT / command[4], command[5:]).dump())
         with (folder / "metrics.json").open("a") as file:
             file.write(json.dumps({"iteration": 10, "time": 6.0}) + "\n")
         (folder / "metrics_final.json").write_text(json.dumps({"counting": {**FIGURES, "DiC": 1.0}}))

@@ -23,6 +23,7 @@ from ...config import check_keys_of_fast_model
 from ...data.large_images import LARGEST_WHOLE
 from ...layers.boxes import CenterBoxes
 from ...layers.patches import cut_patches
+from ..ranks import as_of_all_ranks
 from ..rec_attend import RecurrentAttention
 from ..registries import (
     BOX_PROPOSER_REGISTRY,
@@ -274,4 +275,8 @@ class FastRecAttend(RecurrentAttention):
         if step.class_probabilities is not None:
             losses["loss_class"] = class_loss(step.class_probabilities[judged], targets.classes[where.image, instance])
 
+        places, patches = (owners > 0).sum(), len(instance)
+        counts: dict[str, Tensor | int] = {"loss_place": (owners > 0).any(1).sum(), "loss_object": places}
+        counts |= {"loss_box": places, "loss_score": len(found), "loss_mask": patches, "loss_class": patches}
+        losses = as_of_all_ranks(losses, counts)
         return losses, partial(glance_statistics, step, found, overlap, unclaimed, pairs)

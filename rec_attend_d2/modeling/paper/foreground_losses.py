@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..ranks import sum_over_ranks
 from .losses import LOG_EPS
 
 
@@ -34,7 +35,7 @@ class MapTargets:
 
 
 def soft_iou_of_batch(predicted: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-    """Soft IoU over all pixels and channels of a batch at once.
+    """Soft IoU over all pixels and channels of a batch at once, in training that of all processes.
 
     Args:
         predicted: [B, C, H, W] in [0, 1].
@@ -44,7 +45,7 @@ def soft_iou_of_batch(predicted: Tensor, truth: Tensor, weight: Tensor) -> Tenso
     weight = weight[:, None]
     both = predicted * truth * weight
     either = (predicted + truth) * weight - both + LOG_EPS
-    return both.sum() / either.sum()
+    return sum_over_ranks(both.sum()) / sum_over_ranks(either.sum())
 
 
 def foreground_cross_entropy(predicted: Tensor, targets: MapTargets) -> Tensor:
@@ -84,7 +85,7 @@ def angle_cross_entropy(predicted: Tensor, targets: MapTargets) -> Tensor:
     assert targets.angle is not None
     known = targets.objects & (targets.angle.amax(1) > 0)
     likelihood = (targets.angle * torch.log(predicted + LOG_EPS)).sum(1)
-    return -(likelihood * known).sum() / known.sum().clamp(min=1)
+    return -sum_over_ranks((likelihood * known).sum()) / sum_over_ranks(known.sum()).clamp(min=1)
 
 
 @torch.no_grad()
