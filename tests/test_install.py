@@ -224,6 +224,18 @@ def test_environment_is_completed_again_only_after_a_change(installer: ModuleTyp
     assert calls == ["package", "check"] * 2
 
 
+def test_detectron2_can_be_had_alone(installer: ModuleType, tmp_path: Path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(installer, "install_detectron2", lambda: calls.append("detectron2"))
+    monkeypatch.setattr(installer, "complete_environment", lambda: calls.append("all"))
+    monkeypatch.setattr(installer, "make_venv", lambda folder: folder / "bin" / "python")
+    monkeypatch.setattr(installer.os, "execv", lambda program, words: calls.append(words[2:]))
+    for words in ([], ["--detectron2"], ["--venv", str(tmp_path)], ["--detectron2", "--venv", str(tmp_path)]):
+        monkeypatch.setattr(installer.sys, "argv", ["install_environment.py", *words])
+        installer.main()
+    assert calls == ["all", "detectron2", [], ["--detectron2"]]
+
+
 def test_failed_step_is_named(installer: ModuleType):
     with pytest.raises(installer.InstallError, match="Making tea failed"):
         installer.run("Making tea", [sys.executable, "-c", "raise SystemExit(3)"])

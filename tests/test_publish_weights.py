@@ -24,10 +24,13 @@ METRICS = {"segm": {"AP": 12.3456, "AP50": None}, "counting": {"SBD": 0.8125, "a
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    """tools/publish_weights.py as a module."""
+def tool(monkeypatch, tmp_path):
+    """tools/publish_weights.py as a module, which notes what it publishes in ``tmp_path``/index.json."""
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    return importlib.import_module("publish_weights")
+    module = importlib.import_module("publish_weights")
+    (tmp_path / "index.json").write_text('{"older": {"older.pth": "0"}, "quick": {"quick.pth": "0"}}')
+    monkeypatch.setattr(module.published, "INDEX", tmp_path / "index.json")
+    return module
 
 
 @pytest.fixture
@@ -147,6 +150,12 @@ def test_checksums_of_all_models_of_the_folder(publish):
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == value
 
 
+def test_the_package_learns_which_files_were_published(publish, tmp_path):
+    folder = publish()
+    sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("quick.pth", "quick.yaml")}
+    assert json.loads((tmp_path / "index.json").read_text()) == {"older": {"older.pth": "0"}, "quick": sums}
+
+
 def test_it_evaluates_in_its_folder_as_the_card_says(publish, tmp_path):
     folder = publish()
     write_nuclei(tmp_path / "data")
@@ -159,11 +168,13 @@ def test_it_evaluates_in_its_folder_as_the_card_says(publish, tmp_path):
     assert results["counting"]["num_images"] == 2
 
 
-def test_large_weights_are_refused(tool, publish, tmp_path, monkeypatch):
+def test_large_weights_are_kept_out_of_git(tool, publish, tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "MAX_BYTES", 1000)
-    with pytest.raises(SystemExit, match=r"a release takes at most 0 MB"):
-        publish()
-    assert list((tmp_path / "release").iterdir()) == []
+    publish()
+    monkeypatch.setattr(tool, "GIT_FOLDER", tmp_path / "weights")
+    with pytest.raises(SystemExit, match=r"those in git may take 0 MB. Publish them in a release alone"):
+        publish("--output", str(tmp_path / "weights"))
+    assert list((tmp_path / "weights").iterdir()) == []
 
 
 def test_weights_of_another_config_are_refused(publish, training):

@@ -12,6 +12,7 @@ from rec_attend_d2.config import load_config
 from rec_attend_d2.data.datasets.rosettes import ensure_rosettes
 from rec_attend_d2.evaluation.metrics import pairwise_iou
 from rec_attend_d2.prediction import Predictor
+from rec_attend_d2.prediction.published import published_models
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 IMAGES = 12
@@ -23,6 +24,16 @@ def test_every_file_has_its_checksum():
     assert set(sums) == {path.name for path in WEIGHTS.iterdir()} - {"SHA256SUMS"}
     for name, digest in sums.items():
         assert hashlib.sha256((WEIGHTS / name).read_bytes()).hexdigest() == digest, name
+
+
+def test_the_package_knows_the_files_that_counting_needs():
+    sums = dict(reversed(line.split()) for line in (WEIGHTS / "SHA256SUMS").read_text().splitlines())
+    models = published_models()
+    assert {path.stem for path in WEIGHTS.glob("*.pth")} <= models.keys()
+    for name, files in models.items():
+        assert files.keys() == {f"{name}.pth", f"{name}.yaml"}
+        # Large ones are in a release alone.
+        assert {file: sums[file] for file in files if file in sums} in ({}, files), name
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 
     python3 tools/install_environment.py --venv .venv   # a virtual environment, made where it is missing
     python tools/install_environment.py                 # the environment `python` belongs to
+    python install_environment.py --detectron2          # PyTorch and Detectron2 alone, where a wheel was installed
 
 What the environment already has is not changed, only added to (setuptools excepted, see setup.py); a second call that
 finds everything in place returns at once. Uses the standard library only: it runs before anything is installed.
@@ -275,6 +276,7 @@ def complete_environment() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--venv", type=Path, help="virtual environment to make or complete, not the running one")
+    parser.add_argument("--detectron2", action="store_true", help="add PyTorch and Detectron2, not this package")
     arguments = parser.parse_args()
     try:
         if sys.version_info < MINIMUM_PYTHON:
@@ -283,12 +285,15 @@ def main() -> None:
                 f"Python {wanted} or newer is needed and {sys.executable} is {sys.version.split()[0]}. "
                 "Name another one: make PYTHON=/path/to/python3.11 ..."
             )
-        if arguments.venv is None:
-            complete_environment()
-        else:
+        if arguments.venv is not None:
             python = make_venv(arguments.venv.absolute())
             # From here on inside the new environment.
-            os.execv(str(python), [str(python), str(Path(__file__).resolve())])
+            rest = ["--detectron2"] if arguments.detectron2 else []
+            os.execv(str(python), [str(python), str(Path(__file__).resolve()), *rest])
+        elif arguments.detectron2:
+            install_detectron2()
+        else:
+            complete_environment()
     except InstallError as error:
         sys.exit(f"[environment] error: {error}")
 

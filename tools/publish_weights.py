@@ -6,7 +6,12 @@
         [--minutes 20] [--data WORDS] [--output dist/weights]
 
 writes NAME.pth (weights for inference alone, the averaged ones if there are any), NAME.yaml (the complete config),
-NAME.md (model card; --notes is what it says of known failures) and SHA256SUMS (lines of other models stay).
+NAME.md (model card; --notes is what it says of known failures) and SHA256SUMS (lines of other models stay). They are
+files of a release. The package notes which they are, in rec_attend_d2/prediction/published.json, by which
+
+    rec-attend count --model NAME pictures
+
+finds and checks them. Only small ones are kept in git too, in weights/.
 
 The config names the weights by their file name alone, so that it is used in the folder it stands in,
 
@@ -19,7 +24,6 @@ The config names the weights by their file name alone, so that it is used in the
 """
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -37,6 +41,7 @@ from rec_attend_d2.checkpoint import load_weights
 from rec_attend_d2.checkpoint.files import save_inference_weights
 from rec_attend_d2.checkpoint.loading import read_checkpoint, read_object_size
 from rec_attend_d2.config import different_settings, input_words, load_config
+from rec_attend_d2.prediction import published
 from rec_attend_d2.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,7 +57,9 @@ COLUMNS = {
     "box AP50": ("bbox", "AP50"),
     "best box IoU": ("box_counting", "best_box_IoU"),
 }
-MAX_BYTES = 20_000_000
+# Folder of weights in git, and how large they may be there: a clone brings every version of them.
+GIT_FOLDER = ROOT / "weights"
+MAX_BYTES = 5_000_000
 # What the data sets of this project are, by the first part of their names.
 DATA = {
     "nuclei": "256 x 256 fluorescence images of the 2018 Data Science Bowl, stage1_train (BBBC038v1), with 1 to 20 "
@@ -215,8 +222,14 @@ def update_checksums(folder: Path, names: list[str]) -> None:
     path = folder / "SHA256SUMS"
     lines = path.read_text().splitlines() if path.is_file() else []
     sums = {line.split("  ", 1)[1]: line.split("  ", 1)[0] for line in lines}
-    sums |= {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    sums |= {name: published.sha256_of(folder / name) for name in names}
     path.write_text("".join(f"{value}  {name}\n" for name, value in sorted(sums.items())))
+
+
+def update_index(name: str, files: list[Path]) -> None:
+    """Let the package know the files that a model is used by; other models stay."""
+    models = published.published_models() | {name: {path.name: published.sha256_of(path) for path in files}}
+    published.INDEX.write_text(json.dumps(models, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def publish(arguments: argparse.Namespace) -> None:
@@ -240,9 +253,12 @@ def publish(arguments: argparse.Namespace) -> None:
     weights_file, config_file, card_file = (folder / f"{name}.{ending}" for ending in ("pth", "yaml", "md"))
     averaged = save_inference_weights(str(arguments.weights), str(weights_file))
     size = weights_file.stat().st_size
-    if size > MAX_BYTES:
+    if size > MAX_BYTES and folder.resolve() == GIT_FOLDER:
         weights_file.unlink()
-        raise PublishError(f"The weights take {size / 1e6:.1f} MB; a release takes at most {MAX_BYTES / 1e6:.0f} MB.")
+        raise PublishError(
+            f"The weights take {size / 1e6:.1f} MB; those in git may take {MAX_BYTES / 1e6:.0f} MB. Publish them in a "
+            "release alone, by another --output such as dist/weights."
+        )
     config_file.write_text(config)
     parameters = check_published(config_file, weights_file, arguments.weights)
     fields |= recipe(cfg, arguments.config_file, arguments.weights, name, averaged, arguments.minutes)
@@ -258,7 +274,9 @@ def publish(arguments: argparse.Namespace) -> None:
     )
     card_file.write_text(card)
     update_checksums(folder, [weights_file.name, config_file.name, card_file.name])
+    update_index(name, [weights_file, config_file])
     print(f"Wrote {name}.pth ({size / 1e6:.1f} MB), {name}.yaml, {name}.md and SHA256SUMS to {folder}.")
+    print(f"Noted them in {published.INDEX}.")
 
 
 def main() -> None:

@@ -12,8 +12,9 @@ from ..data.image_io import check_percentiles
 from ..prediction.counter import PICTURE_FILES, TABLES
 from ..prediction.counting import Settings, Shard, Summary, count_pictures
 from ..prediction.image_files import Choice
-from ..prediction.models import FOLDER_VARIABLE, find_model
+from ..prediction.models import find_model
 from ..prediction.pixel_size import PixelSize
+from ..prediction.published import FOLDER_VARIABLE
 from ..prediction.running import INTERRUPTED, count_video, say
 from ..prediction.sources import find_images, open_video, open_webcam, plural
 from ..prediction.writers import COUNT_COLUMNS, CountFile, CountTable, Writer, video_path

@@ -9,8 +9,8 @@ from detectron2.config import CfgNode
 
 from ..config import load_config
 from .predictor import find_weights
+from .published import FOLDER_VARIABLE, find_published, published_models, weights_folders
 
-FOLDER_VARIABLE = "REC_ATTEND_WEIGHTS"
 CONFIG_NAME, WEIGHTS_NAME = "config.yaml", "model.pth"
 
 
@@ -42,27 +42,16 @@ class Model:
         return cfg, weights
 
 
-def weights_folders() -> list[Path]:
-    """Folders of published weights, in the order in which they are searched.
-
-    These are the folder that $REC_ATTEND_WEIGHTS names, the user's cache, and ``weights`` of the source code.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    named = os.environ.get(FOLDER_VARIABLE)
-    folders = [Path(named).expanduser()] if named else []
-    return [*folders, cache / "rec_attend_d2" / "weights", Path(__file__).resolve().parents[2] / "weights"]
-
-
 def find_model(name: str) -> Model:
     """The model of a name.
 
     Args:
         name: a folder with config.yaml and model.pth, as ``rec-attend train`` writes it; a config file (.yaml); or the
-            name of published weights, NAME.yaml in one of :func:`weights_folders`.
+            name of published weights, or of others whose NAME.yaml lies in one of :func:`weights_folders`.
 
     Raises:
         FileNotFoundError: there is no such model.
-        ValueError: it is a folder without these files.
+        ValueError: it is a folder without these files, or files of published weights are not the published ones.
     """
     path = Path(name).expanduser()
     if path.suffix.lower() in (".yaml", ".yml"):
@@ -71,6 +60,10 @@ def find_model(name: str) -> Model:
         return Model(path)
     if (path / CONFIG_NAME).is_file() and (path / WEIGHTS_NAME).is_file():
         return Model(path / CONFIG_NAME, path / WEIGHTS_NAME)
+    published = published_models()
+    if name in published:
+        folder = find_published(name)
+        return Model(folder / f"{name}.yaml", folder / f"{name}.pth")
     folders = weights_folders()
     for folder in folders if path.name == name else []:
         if (folder / f"{name}.yaml").is_file():
@@ -80,9 +73,9 @@ def find_model(name: str) -> Model:
             f"The folder '{name}' is no model: it has to have {CONFIG_NAME} and {WEIGHTS_NAME}, as rec-attend train "
             "writes them."
         )
-    known = sorted({config.stem for folder in folders if folder.is_dir() for config in folder.glob("*.yaml")})
+    here = {config.stem for folder in folders if folder.is_dir() for config in folder.glob("*.yaml")}
     raise FileNotFoundError(
         f"There is no model '{name}'. Give a folder that rec-attend train wrote, a config file (.yaml), or one of the "
-        f"published weights: {', '.join(known) or 'none are here'}. Looked in {', '.join(map(str, folders))} "
+        f"published weights: {', '.join(sorted(here | published.keys()))}. Looked in {', '.join(map(str, folders))} "
         f"(${FOLDER_VARIABLE} names another folder)."
     )

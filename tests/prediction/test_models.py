@@ -4,17 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from rec_attend_d2.prediction.models import find_model, weights_folders
+from rec_attend_d2.prediction.models import find_model
+from rec_attend_d2.prediction.published import weights_folders
 
 
 @pytest.fixture
 def places(tmp_path, monkeypatch) -> Path:
     """Folders of weights, and a working folder with a trained model and others."""
-    for name in ("own/nuclei", "cache/rec_attend_d2/weights/nuclei", "cache/rec_attend_d2/weights/worms"):
+    for name in ("own/walruses", "cache/rec_attend_d2/weights/walruses", "cache/rec_attend_d2/weights/worms"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / f"{name}.yaml").write_text("MODEL:\n  WEIGHTS: mine.pth\n")
         (tmp_path / name).with_name("mine.pth").touch()
-    for name in ("model/config.yaml", "model/model.pth", "nuclei/picture.png", "empty/config.yaml"):
+    for name in ("model/config.yaml", "model/model.pth", "walruses/picture.png", "empty/config.yaml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("VERSION: 2\n")
     monkeypatch.setenv("REC_ATTEND_WEIGHTS", str(tmp_path / "own"))
@@ -29,10 +30,9 @@ def test_models_are_found(places):
         Path("model/model.pth"),
     )
     # A folder of this name that is no model is not in the way.
-    assert find_model("nuclei").config == places / "own" / "nuclei.yaml"
+    assert find_model("walruses").config == places / "own" / "walruses.yaml"
     assert find_model("worms").config == places / "cache" / "rec_attend_d2" / "weights" / "worms.yaml"
-    assert find_model("own/nuclei.yaml").load_config([])[1] == "own/mine.pth"
-    assert find_model("rosettes").config.is_file()  # of the source code
+    assert find_model("own/walruses.yaml").load_config([])[1] == "own/mine.pth"
     assert weights_folders()[0] == places / "own"
 
 
@@ -48,7 +48,7 @@ def test_the_weights_of_a_folder_may_be_replaced(places):
     [
         ("no.yaml", r"The config file 'no\.yaml' does not exist"),
         ("empty", "The folder 'empty' is no model: it has to have config.yaml and model.pth"),
-        ("nothing", "There is no model 'nothing'.*published weights: .*nuclei, .*worms.*Looked in .*own"),
+        ("nothing", "There is no model 'nothing'.*published weights: .*nuclei, .*walruses, .*worms.*Looked in .*own"),
     ],
 )
 def test_what_is_no_model(places, name, message):
