@@ -1,14 +1,16 @@
 #!/usr/bin/env python
-"""Add a finished training or comparison to MODEL_ZOO.md; without arguments write its tables again.
+"""Add a finished training, model or comparison to MODEL_ZOO.md and README.md; without arguments write their tables.
 
     python research/update_model_zoo.py [--name NAME --folder OUTPUT_DIR --command COMMAND [--minutes M]
         [--note NOTE]]
     python research/update_model_zoo.py --comparison NAME --folder FOLDER [--note NOTE]
+    python research/update_model_zoo.py --own NAME --folder MODEL_OR_REPORT --command COMMAND --minutes M [--note NOTE]
 
 A training's results, time, settings and command are kept in docs/results/NAME.json, a comparison by tools/benchmark.py
 in docs/comparison/NAME.json, so that no figure is typed in by hand. Each docs/results/*.json is part of a row;
-trainings whose commands differ in nothing but their SEED share one. docs/speed/NAME_pictures.json are written by
-tools/benchmark_speed.py --pictures.
+trainings whose commands differ in nothing but their SEED share one. docs/results/own/NAME.json is a model of
+rec-attend train, by the evaluation.json in its folder or in a folder of rec-attend evaluate; NAME is the data's.
+docs/speed/NAME_pictures.json are written by tools/benchmark_speed.py --pictures.
 """
 
 import argparse
@@ -16,27 +18,36 @@ import json
 import os
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from tabulate import tabulate
+from readme_table import write_readme
+from tables import (
+    COMPARISONS,
+    OTHERS,
+    OWN,
+    RESULTS,
+    ROOT,
+    SPEEDS,
+    first_results,
+    markdown,
+    mean_and_spread,
+    replace_between,
+)
 
 from rec_attend_d2.benchmark.figures import learning_curves
 from rec_attend_d2.config import input_words
 from rec_attend_d2.visualization.curves import read_entries
 from rec_attend_d2.whole_files import write_json
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS, COMPARISONS, SPEEDS = (ROOT / "docs" / name for name in ("results", "comparison", "speed"))
 BEGIN, END = "<!-- trainings: research/update_model_zoo.py -->\n", "<!-- end of trainings -->\n"
 COMPARISON_BEGIN, COMPARISON_END = (
     "<!-- comparisons: research/update_model_zoo.py -->\n",
     "<!-- end of comparisons -->\n",
 )
-OTHERS = RESULTS / "others"
 OTHERS_BEGIN, OTHERS_END = "<!-- others: research/update_model_zoo.py -->\n", "<!-- end of others -->\n"
 # Header of a column, the figure in a json of research/score_results.py, and how it is shown.
 OTHERS_COLUMNS = {
@@ -84,20 +95,6 @@ def describe(folder: Path, command: str, note: str, minutes: float | None = None
     }
 
 
-def first_results(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Results by evaluator, of several data sets those of the first."""
-    return metrics if "counting" in metrics else next(iter(metrics.values()), {})
-
-
-def mean_and_spread(values: Iterable[float | None], template: str) -> str:
-    """Mean of the figures of all seeds, with their standard deviation where there are several; "" if one has none."""
-    figures = list(values)
-    if any(figure is None for figure in figures):
-        return ""
-    mean = template.format(statistics.mean(figures))
-    return f"{mean} ± {template.format(statistics.stdev(figures))}" if len(figures) > 1 else mean
-
-
 def _row(trainings: Mapping[str, dict]) -> list[str]:
     """Row of the trainings of one recipe, by name."""
     entries = list(trainings.values())
@@ -124,7 +121,7 @@ def render_trainings() -> str:
         entry = json.loads(path.read_text())
         recipes.setdefault(re.sub(r" SEED \d+", "", entry["command"]), {})[path.stem] = entry
     headers = ["training", "input", "iterations x batch", "minutes", "memory, MB", *COLUMNS]
-    return _table(headers, map(_row, recipes.values()))
+    return markdown(headers, map(_row, recipes.values()))
 
 
 def render_others() -> str:
@@ -136,11 +133,7 @@ def render_others() -> str:
         figures = [template.format(entry["metrics"][name]) for name, template in OTHERS_COLUMNS.values()]
         link = f"{method} [all](docs/results/others/{path.name})"
         rows.append([entry["dataset"], link, *figures, f"{seconds['median']:.2f}" if seconds else ""])
-    return _table(["data", "method", *OTHERS_COLUMNS, "s/image"], sorted(rows))
-
-
-def _table(headers: Sequence[str], rows: Iterable[list[str]]) -> str:
-    return tabulate(list(rows), headers=headers, tablefmt="github", disable_numparse=True)
+    return markdown(["data", "method", *OTHERS_COLUMNS, "s/image"], sorted(rows))
 
 
 def describe_comparison(folder: Path, note: str) -> dict[str, Any]:
@@ -174,7 +167,7 @@ def render_comparisons() -> str:
                 f"{results['parameters'] / 1e6:.1f}",
             ]
             rows.append(row)
-    return _table(["comparison", "model", "minutes", *COLUMNS, "s/image", "million parameters"], rows)
+    return markdown(["comparison", "model", "minutes", *COLUMNS, "s/image", "million parameters"], rows)
 
 
 def render_speeds() -> str:
@@ -205,7 +198,14 @@ def render_speeds() -> str:
         "s/picture",
         "with full-size masks",
     ]
-    return _table([*headers, "threads"], rows)
+    return markdown([*headers, "threads"], rows)
+
+
+def describe_own(folder: Path, command: str, note: str, minutes: float) -> dict[str, Any]:
+    """What is kept of a model of rec-attend train: the figures of all pictures together."""
+    content = json.loads((folder / "evaluation.json").read_text())
+    settings = {"threshold": content["threshold"]}
+    return {"command": command, "training_minutes": minutes, "note": note, **settings, "summary": content["summary"]}
 
 
 def keep_comparison(name: str, folder: Path, note: str) -> None:
@@ -217,18 +217,13 @@ def keep_comparison(name: str, folder: Path, note: str) -> None:
         (COMPARISONS / f"{name}_curves.png").write_bytes(learning_curves(curves))
 
 
-def replace_between(text: str, begin: str, end: str, content: str) -> str:
-    """``text`` with ``content`` between two markers, instead of what stood there."""
-    before, after = text.split(begin)[0], text.split(end)[1]
-    return f"{before}{begin}{content}{end}{after}"
-
-
 def main() -> None:
     """Store what was given, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", help="name of the training")
     parser.add_argument("--comparison", help="name of a comparison by tools/benchmark.py")
-    parser.add_argument("--folder", type=Path, help="OUTPUT_DIR of the training, or folder of the comparison")
+    parser.add_argument("--own", metavar="NAME", help="name of a model of rec-attend train: what it counts")
+    parser.add_argument("--folder", type=Path, help="OUTPUT_DIR of the training, or folder of the comparison or report")
     parser.add_argument("--command", help="command that trained it")
     parser.add_argument("--minutes", type=float, help="measured CPU minutes, where other programs ran beside it")
     parser.add_argument("--note", default="", help="what a reader has to know besides")
@@ -242,12 +237,18 @@ def main() -> None:
         if not arguments.folder:
             parser.error("--comparison needs --folder.")
         keep_comparison(arguments.comparison, arguments.folder, arguments.note)
+    if arguments.own:
+        if not (arguments.folder and arguments.command and arguments.minutes):
+            parser.error("--own needs --folder, --command and --minutes.")
+        entry = describe_own(arguments.folder, arguments.command, arguments.note, arguments.minutes)
+        write_json(OWN / f"{arguments.own}.json", entry)
     page = ROOT / "MODEL_ZOO.md"
     text = replace_between(page.read_text(), BEGIN, END, f"\n{render_trainings()}\n\n")
     text = replace_between(text, COMPARISON_BEGIN, COMPARISON_END, f"\n{render_comparisons()}\n\n")
     text = replace_between(text, OTHERS_BEGIN, OTHERS_END, f"\n{render_others()}\n\n")
     text = replace_between(text, SPEED_BEGIN, SPEED_END, f"\n{render_speeds()}\n\n")
     page.write_text(text)
+    write_readme()
 
 
 if __name__ == "__main__":
