@@ -66,9 +66,9 @@ class DocsError(Exception):
 
 
 def module_names() -> list[str]:
-    """The package and all its modules."""
-    found = pkgutil.walk_packages(rec_attend_d2.__path__, PACKAGE + ".")
-    return [PACKAGE, *sorted(module.name for module in found)]
+    """The package and all its modules but those that are programs, which importing would run."""
+    found = (module.name for module in pkgutil.walk_packages(rec_attend_d2.__path__, PACKAGE + "."))
+    return [PACKAGE, *sorted(name for name in found if not name.endswith(".__main__"))]
 
 
 def build_reference(modules: Sequence[str], output: Path) -> None:
