@@ -136,7 +136,8 @@ def draw_report(measured: Measured, predictor: Predictor, title: str, chromium: 
         shot = Path(folder) / "report.png"
         options = ["--headless", "--no-sandbox", "--hide-scrollbars", f"--window-size={REPORT_WIDTH},{REPORT_HEIGHT}"]
         subprocess.run([chromium, *options, f"--screenshot={shot}", page.as_uri()], check=True, capture_output=True)
-        save(REPORT, np.array(Image.open(shot).convert("RGB")))
+        with written_at_once(REPORT) as partial:
+            Image.open(shot).convert("RGB").quantize(128).save(partial, format="PNG", optimize=True)
 
 
 def main() -> None:

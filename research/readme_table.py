@@ -1,12 +1,11 @@
 """README.md's table of results, made of the files in docs/results, docs/comparison and docs/speed alone.
 
 Each row is one method on one data set; where several files have the same one, the first of these counts: a training of
-this project, docs/results/others, docs/comparison. Models of rec-attend train (docs/results/own) have rows of their
-own. What has no file has no row.
+this project, docs/results/others, docs/comparison. Models of rec-attend train (docs/results/one_command) have rows of
+their own. What has no file has no row.
 """
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any
 
 from tables import (
     COMPARISONS,
+    ONE_COMMAND,
     OTHERS,
-    OWN,
     PUBLISHED,
     RESULTS,
     ROOT,
@@ -143,14 +142,12 @@ def comparisons() -> Iterator[Row]:
                 yield row
 
 
-def own() -> Iterator[Row]:
-    """Models of rec-attend train."""
-    for path in sorted(OWN.glob("*.json")):
+def one_command() -> Iterator[Row]:
+    """Models of rec-attend train, whose minutes are all that the command takes."""
+    for path in sorted(ONE_COMMAND.glob("*.json")):
         entry = _read(path)
-        data = re.sub(r"_seed\d+$", "", path.stem)
-        row = Row(data, f"{OURS}, `rec-attend train`", _link(path), _scores(entry["summary"]))
-        row.figures["minutes"] = [entry["training_minutes"]]
-        row.figures["s/picture"] = [entry["summary"]["seconds_per_picture"]]
+        row = Row(path.stem, f"{OURS}, `rec-attend train`", _link(path), _scores(entry["measured"]))
+        row.figures["minutes"] = [entry["minutes"]]
         yield row
 
 
@@ -168,7 +165,7 @@ def published() -> Iterator[Row]:
 def render_results() -> str:
     """README.md's table."""
     rows: dict[tuple[str, str], Row] = {}
-    for source in (trainings, own, others, comparisons, published):
+    for source in (trainings, one_command, others, comparisons, published):
         for row in source():
             rows.setdefault((row.data, row.method), row)
     ordered = sorted(rows.values(), key=lambda row: ORDER.get(row.data, len(ORDER)))

@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, COMPARISONS, SPEEDS = (ROOT / "docs" / name for name in ("results", "comparison", "speed"))
-OTHERS, OWN, PUBLISHED = (RESULTS / name for name in ("others", "own", "published"))
+OTHERS, ONE_COMMAND, PUBLISHED = (RESULTS / name for name in ("others", "one_command", "published"))
 
 
 def first_results(metrics: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,16 +1,15 @@
 #!/usr/bin/env python
-"""Add a finished training, model or comparison to MODEL_ZOO.md and README.md; without arguments write their tables.
+"""Add a finished training or comparison to MODEL_ZOO.md and README.md; without arguments write their tables.
 
     python research/update_model_zoo.py [--name NAME --folder OUTPUT_DIR --command COMMAND [--minutes M]
         [--note NOTE]]
     python research/update_model_zoo.py --comparison NAME --folder FOLDER [--note NOTE]
-    python research/update_model_zoo.py --own NAME --folder MODEL_OR_REPORT --command COMMAND --minutes M [--note NOTE]
 
 A training's results, time, settings and command are kept in docs/results/NAME.json, a comparison by tools/benchmark.py
 in docs/comparison/NAME.json, so that no figure is typed in by hand. Each docs/results/*.json is part of a row;
-trainings whose commands differ in nothing but their SEED share one. docs/results/own/NAME.json is a model of
-rec-attend train, by the evaluation.json in its folder or in a folder of rec-attend evaluate; NAME is the data's.
-docs/speed/NAME_pictures.json are written by tools/benchmark_speed.py --pictures.
+trainings whose commands differ in nothing but their SEED share one. docs/results/one_command are written by
+research/try_training.py, docs/results/others by research/score_results.py, docs/speed/NAME_pictures.json by
+tools/benchmark_speed.py --pictures.
 """
 
 import argparse
@@ -27,8 +26,8 @@ from detectron2.config import CfgNode
 from readme_table import write_readme
 from tables import (
     COMPARISONS,
+    ONE_COMMAND,
     OTHERS,
-    OWN,
     RESULTS,
     ROOT,
     SPEEDS,
@@ -49,6 +48,10 @@ COMPARISON_BEGIN, COMPARISON_END = (
     "<!-- end of comparisons -->\n",
 )
 OTHERS_BEGIN, OTHERS_END = "<!-- others: research/update_model_zoo.py -->\n", "<!-- end of others -->\n"
+ONE_COMMAND_BEGIN, ONE_COMMAND_END = (
+    "<!-- one command: research/update_model_zoo.py -->\n",
+    "<!-- end of one command -->\n",
+)
 # Header of a column, the figure in a json of research/score_results.py, and how it is shown.
 OTHERS_COLUMNS = {
     "SBD": ("SBD", "{:.3f}"),
@@ -122,6 +125,27 @@ def render_trainings() -> str:
         recipes.setdefault(re.sub(r" SEED \d+", "", entry["command"]), {})[path.stem] = entry
     headers = ["training", "input", "iterations x batch", "minutes", "memory, MB", *COLUMNS]
     return markdown(headers, map(_row, recipes.values()))
+
+
+def render_one_command() -> str:
+    """A row per json of research/try_training.py: a model of one command beside the recipe by hand."""
+    rows = []
+    for path in sorted(ONE_COMMAND.glob("*.json")):
+        content = json.loads(path.read_text())
+        measured, by_hand = content["measured"], content["by_hand"]
+        rows.append(
+            [
+                f"{path.stem} [all](docs/results/one_command/{path.name})",
+                f"`{content['command']}`",
+                f"{content['minutes']:.1f} ({content['cpu_minutes']:.1f})",
+                f"{measured['SBD']:.3f}",
+                f"{measured['abs_DiC']:.2f}",
+                f"{measured['relative_count_error']:.1%}",
+                f"{content['recipe']}: {by_hand['SBD']:.3f} / {by_hand['abs_DiC']:.2f}",
+            ]
+        )
+    headers = ["data", "command", "minutes (CPU)", "SBD", "\\|DiC\\|", "count error", "by hand: SBD / \\|DiC\\|"]
+    return markdown(headers, rows)
 
 
 def render_others() -> str:
@@ -201,13 +225,6 @@ def render_speeds() -> str:
     return markdown([*headers, "threads"], rows)
 
 
-def describe_own(folder: Path, command: str, note: str, minutes: float) -> dict[str, Any]:
-    """What is kept of a model of rec-attend train: the figures of all pictures together."""
-    content = json.loads((folder / "evaluation.json").read_text())
-    settings = {"threshold": content["threshold"]}
-    return {"command": command, "training_minutes": minutes, "note": note, **settings, "summary": content["summary"]}
-
-
 def keep_comparison(name: str, folder: Path, note: str) -> None:
     """Keep the figures and the learning curves of a comparison's folder."""
     entry = describe_comparison(folder, note)
@@ -222,8 +239,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", help="name of the training")
     parser.add_argument("--comparison", help="name of a comparison by tools/benchmark.py")
-    parser.add_argument("--own", metavar="NAME", help="name of a model of rec-attend train: what it counts")
-    parser.add_argument("--folder", type=Path, help="OUTPUT_DIR of the training, or folder of the comparison or report")
+    parser.add_argument("--folder", type=Path, help="OUTPUT_DIR of the training, or folder of the comparison")
     parser.add_argument("--command", help="command that trained it")
     parser.add_argument("--minutes", type=float, help="measured CPU minutes, where other programs ran beside it")
     parser.add_argument("--note", default="", help="what a reader has to know besides")
@@ -237,15 +253,11 @@ def main() -> None:
         if not arguments.folder:
             parser.error("--comparison needs --folder.")
         keep_comparison(arguments.comparison, arguments.folder, arguments.note)
-    if arguments.own:
-        if not (arguments.folder and arguments.command and arguments.minutes):
-            parser.error("--own needs --folder, --command and --minutes.")
-        entry = describe_own(arguments.folder, arguments.command, arguments.note, arguments.minutes)
-        write_json(OWN / f"{arguments.own}.json", entry)
     page = ROOT / "MODEL_ZOO.md"
     text = replace_between(page.read_text(), BEGIN, END, f"\n{render_trainings()}\n\n")
     text = replace_between(text, COMPARISON_BEGIN, COMPARISON_END, f"\n{render_comparisons()}\n\n")
     text = replace_between(text, OTHERS_BEGIN, OTHERS_END, f"\n{render_others()}\n\n")
+    text = replace_between(text, ONE_COMMAND_BEGIN, ONE_COMMAND_END, f"\n{render_one_command()}\n\n")
     text = replace_between(text, SPEED_BEGIN, SPEED_END, f"\n{render_speeds()}\n\n")
     page.write_text(text)
     write_readme()

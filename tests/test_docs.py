@@ -220,12 +220,12 @@ def folder(tmp_path_factory) -> Iterator[Path]:
     (folder / "plant.png").symlink_to(folder / "new_images" / "plate8.png")
     cv2.imwrite(str(folder / "slide.tif"), cv2.imread(str(folder / "plant.png")))
     register_builtin_datasets(str(folder / "datasets"))
+    before = set(DatasetCatalog.list())
     yield folder
     register_builtin_datasets()
-    for name in ("my_train", "my_val"):
-        if name in DatasetCatalog:
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
+    for name in set(DatasetCatalog.list()) - before:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def _add_outputs(group: argparse._ArgumentGroup) -> None:
         type=Path,
         metavar="FOLDER",
         help="folder for the results, in which counts.csv is always written (without it the counts are printed); of a "
-        "video also its file, such as counted.mp4",
+        "video also its file, such as counted.mp4, beside which the counts are counted.csv",
     )
     group.add_argument("--labels", action="store_true", help="labels/NAME_labels.tif: k where object k is, 0 elsewhere")
     group.add_argument("--objects", action="store_true", help="objects.csv: size, shape and brightness of every object")
@@ -157,11 +157,14 @@ def run(arguments: argparse.Namespace) -> None:
     given = [bool(arguments.inputs), bool(arguments.video), arguments.webcam]
     if sum(given) != 1:
         raise ValueError("Name the pictures to count, or give --video FILE or --webcam: one of the three.")
-    settings = _settings(arguments)
-    if arguments.inputs:
-        _count_pictures(arguments, settings)
-    else:
-        _count_video(arguments, settings)
+    try:
+        settings = _settings(arguments)
+        if arguments.inputs:
+            _count_pictures(arguments, settings)
+        else:
+            _count_video(arguments, settings)
+    except KeyboardInterrupt:  # before anything was counted
+        sys.exit(INTERRUPTED)
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:

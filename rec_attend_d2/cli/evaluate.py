@@ -1,6 +1,7 @@
 """``rec-attend evaluate``: compare what a model finds with what people outlined, and write a report."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
         register_annotated(dataset, pictures, arguments.output)
     choose_and_say(cfg.MODEL.DEVICE, print)
     predictor = Predictor(cfg, weights, object_size=arguments.object_size)
-    measured = measure(predictor, dataset, progress=lambda records: tqdm(records, unit="picture"))
+    measured = measure(predictor, dataset, progress=partial(tqdm, unit="picture", leave=False, disable=None))
     page = write_report(arguments.output, f"{arguments.model} on {_described(arguments)}", measured, predictor)
     print(_told(measured))
     print(f"Report: {page}")

@@ -164,6 +164,8 @@ class WindowMapper:
         scaled: torch.Tensor | ScaledImage
         if isinstance(image, np.memmap):
             scaled = ScaledImage(image, self.scale, self.contrast_percentiles)
+            if math.prod(size) <= LARGEST_WHOLE:  # its objects are so large that it is small for the network
+                scaled = scaled[:, :, :]
         elif math.prod(size) > LARGEST_WHOLE:
             scaled = ScaledImage(image, self.scale)
         else:

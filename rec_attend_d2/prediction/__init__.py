@@ -1,4 +1,4 @@
-"""Finished models on images, videos and cameras: what ``rec_attend_d2.Predictor`` and demo/demo.py are made of."""
+"""Finished models on images, videos and cameras: what Predictor, ``rec-attend count`` and the demo are made of."""
 
 from .predictor import Prediction, Predictor, find_weights
 

@@ -146,7 +146,9 @@ class PictureCounter:
         if outputs & {"rois", "geojson"}:
             lines = mask_outlines(instances)
             if "rois" in outputs:
-                write_rois(results / f"rois/{label}_rois.zip", lines, frame.number or 0)
+                # Where channels are chosen from, ImageJ numbers each channel of a page.
+                is_page = picture.image.ndim == 3 or picture.channels.shape[2] == 1
+                write_rois(results / f"rois/{label}_rois.zip", lines, (frame.number or 0) if is_page else 0)
             if "geojson" in outputs:
                 write_geojson(results / f"geojson/{label}.geojson", lines, columns, rows)
         if "coco" in outputs:

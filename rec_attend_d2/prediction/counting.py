@@ -139,6 +139,8 @@ def count_pictures(
         _say_what_is_there(len(done), sum(key_of(sources[n]) in records for n in todo) - len(done), say)
         todo = sorted(set(todo) - set(done))
     unreadable = len(failures)
+    if results is not None and todo:
+        _say_what_is_old(results, outputs, say)
     summary = Summary(failures=failures)
     try:
         _count(todo, settings, task, tables, summary)
@@ -173,6 +175,12 @@ def _say_what_is_there(done: int, outdated: int, say: Callable[[str], object]) -
         say(f"Counted before and left as they are: {plural(done, 'picture')} (--overwrite counts them again).")
     if outdated:
         say(f"Counted again, since they, the model or what is asked for have changed: {plural(outdated, 'picture')}.")
+
+
+def _say_what_is_old(results: Path, outputs: frozenset[str], say: Callable[[str], object]) -> None:
+    old = [f"{name} (--{kind})" for kind, name in TABLES.items() if kind not in outputs and (results / name).exists()]
+    if old:
+        say(f"Not asked for now, so that it stays as an earlier run wrote it: {', '.join(old)}.")
 
 
 def _count(todo: list[int], settings: Settings, task: Task, tables: Tables | None, summary: Summary) -> None:

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from ..data.image_io import decode_image
 from ..data.large_images import LARGEST_READ, map_large_image
 from .pixel_size import Scale, read_scale
-from .sources import distinct_names
+from .sources import distinct_names, plural
 
 # First bytes of TIFF and BigTIFF files.
 _TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Samples of a pixel that are one picture: grey, colour, colour with alpha.
 _USUAL_SAMPLES = (1, 3, 4)
+# Types, in this machine's order of bytes, that OpenCV scales.
+_SCALABLE = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int16), np.dtype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def read_stack(path: str | os.PathLike) -> Stack | None:
     except (tifffile.TiffFileError, ValueError, IndexError, KeyError, TypeError) as error:
         raise ValueError(f"Image {path} is a damaged TIFF: {error}") from error
     if not parts:
-        raise ValueError(f"Image {path} is a TIFF without a picture of rows and columns.")
+        raise ValueError(f"Image {path} is a damaged TIFF, or one without pictures.")
     return Stack(
         "+".join(part.axes for part in parts),
         " + ".join(" x ".join(map(str, part.shape)) for part in parts),
@@ -247,7 +249,7 @@ class ImageReader:
     def _in_memory(self, pixels: NDArray) -> NDArray:
         """The pixels, read unless there are very many of them, of a type that OpenCV knows."""
         is_large = pixels.shape[0] * pixels.shape[1] >= LARGEST_READ
-        if self._maps_large and is_large and isinstance(pixels, np.memmap) and pixels.dtype.isnative:
+        if self._maps_large and is_large and isinstance(pixels, np.memmap) and pixels.dtype in _SCALABLE:
             return pixels
         native = pixels.dtype.newbyteorder("=")
         return np.array(pixels, dtype=np.float32 if native.kind == "f" else native)
@@ -257,7 +259,8 @@ class ImageReader:
         channels = pixels.shape[2]
         if self._channel is not None:
             if self._channel > channels:
-                raise ValueError(f"Image {source.name} has {channels} channel(s), so that there is no {self._channel}.")
+                number = plural(channels, "channel")
+                raise ValueError(f"Image {source.name} has {number}, so that there is no channel {self._channel}.")
             shown = pixels[..., self._channel - 1]
         else:
             shown = pixels[..., 0] if channels == 1 else pixels[..., 2::-1]
@@ -312,7 +315,7 @@ def list_pictures(
         except (OSError, ValueError) as error:
             failures.append(str(error))
             continue
-        problem = "" if stack is None else _problem(file, stack, choice, any_type)
+        problem = _problem(file, stack, choice, any_type) if os.path.isfile(file) else ""
         if problem:
             problems.append(problem)
         pages = 1 if stack is None else stack.pages
@@ -323,8 +326,8 @@ def list_pictures(
         elif isinstance(choice.page, int):
             places.append((file, choice.page))
     if problems:
-        others = f" ({len(problems) - 1} other file(s) have such a problem too.)" if len(problems) > 1 else ""
-        raise ValueError(problems[0] + others)
+        others = len(problems) - 1
+        raise ValueError(problems[0] + (f" So it is with {plural(others, 'other file')}." if others else ""))
     return _labelled(places, known), failures
 
 
@@ -343,9 +346,13 @@ def _labelled(
     ]
 
 
-def _problem(file: str, stack: Stack, choice: Choice, any_type: bool) -> str:
-    """What keeps a file from being counted, in a sentence; "" if nothing does."""
-    described = f"{file} holds {stack.pages} page(s) of {stack.channels} channel(s) (axes {stack.axes}, {stack.shape})"
+def _problem(file: str, stack: Stack | None, choice: Choice, any_type: bool) -> str:
+    """What keeps a file from being counted, in a sentence; "" if nothing does. Files that are no TIFF have no stack."""
+    if stack is None:
+        has_page = not isinstance(choice.page, int) or choice.page == 1
+        return "" if has_page else f"{file} holds 1 page: there is no page {choice.page}."
+    described = f"{file} holds {plural(stack.pages, 'page')} of {plural(stack.channels, 'channel')} "
+    described += f"(axes {stack.axes}, {stack.shape})"
     wanted = []
     if stack.pages > 1 and choice.page is None:
         wanted.append("--page N (from 1), or --page all for each as a picture of its own")

@@ -74,9 +74,9 @@ def _of_ome(text: str) -> PixelSize | None:
     if pixels is None or not pixels.get("PhysicalSizeX"):
         return None
     sizes = []
-    for axis in "YX":
-        number = pixels.get(f"PhysicalSize{axis}") or pixels.get("PhysicalSizeX") or ""
-        sizes.append(_micrometres(float(number), pixels.get(f"PhysicalSize{axis}Unit", "um")))
+    for axis in "YX" if pixels.get("PhysicalSizeY") else "XX":
+        unit = pixels.get(f"PhysicalSize{axis}Unit", "um")
+        sizes.append(_micrometres(float(pixels.get(f"PhysicalSize{axis}", "")), unit))
     return _checked(*sizes)
 
 

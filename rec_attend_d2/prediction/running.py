@@ -17,7 +17,10 @@ from .writers import Totals, Video, Writer, write_predictions
 USUAL_FRAME_RATE = 30.0  # of sources that do not say theirs
 INTERRUPTED = 130  # the exit status that shells use for Ctrl-C
 
-say = partial(print, file=sys.stderr)
+
+def say(text: str) -> None:
+    """Print a line that is no result."""
+    print(text, file=sys.stderr)
 
 
 def build_predictor(

@@ -106,7 +106,7 @@ class _Search:
         if inside:
             left_out.append(f"{plural(inside, 'image')} of folders inside (--recursive takes them)")
         if not images:
-            found = f"; there are {', '.join(left_out)}" if left_out and self._report else ""
+            found = f"; left out: {', '.join(left_out)}" if left_out and self._report else ""
             raise ValueError(
                 f"The folder '{folder}' has no images (files ending in {', '.join(IMAGE_SUFFIXES)}){found}."
             )

@@ -63,6 +63,8 @@ def work_in_processes(
         Exception: what the function raised; of a disk that is full, say, the others would not get further.
     """
     context: Any = multiprocessing.get_context("fork" if fork else "spawn")
+    if fork:
+        use_one_thread()
     workers: dict[Connection, Any] = {}
     current: dict[Connection, list[Item]] = {}
     waiting = list(reversed(batches))
@@ -114,7 +116,8 @@ def _work(connection: Connection, start: Callable[[], Work], inherited: Sequence
     # Ctrl-C reaches all processes of a terminal; the first of them ends the others, which then tidy up.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    use_one_thread()
+    if not inherited:  # a copy has one thread already, and would wait for those that it has no copies of
+        use_one_thread()
     work = start()
     while True:
         try:

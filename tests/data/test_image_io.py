@@ -5,10 +5,18 @@ import re
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from rec_attend_d2.data import image_io
-from rec_attend_d2.data.image_io import contrast_range, pixel_noise, read_image, stretch_contrast, to_bgr
+from rec_attend_d2.data.image_io import (
+    contrast_range,
+    decode_image,
+    pixel_noise,
+    read_image,
+    stretch_contrast,
+    to_bgr,
+)
 
 
 @pytest.fixture
@@ -230,3 +238,21 @@ def test_finished_pixels_are_not_copied(pixels):
 def test_arrays_of_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match=rf"frame 3 has the shape {re.escape(str(list(shape)))}.*\[H, W\] \(grey\)"):
         to_bgr(np.zeros(shape, dtype=np.uint8), name="frame 3")
+
+
+def test_infinite_pixels_do_not_count():
+    pixels = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
+    expected = stretch_contrast(pixels[..., None], (0, 100))
+    pixels[0, 0], pixels[19, 19], pixels[10, 10] = np.nan, np.inf, -np.inf
+    stretched = stretch_contrast(pixels[..., None], (0, 100))
+    assert (stretched[0, 0], stretched[19, 19], stretched[10, 10]) == (0, 255, 0)
+    assert np.abs(stretched.astype(int) - expected)[1:9].max() <= 2
+    assert stretch_contrast(np.full((4, 5, 1), np.nan, np.float32), (0, 100)).max() == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"byteorder": ">"}])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_where_zero_is_white(tmp_path, dtype, options):
+    pixels = np.arange(12, dtype=dtype).reshape(3, 4)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="miniswhite", **options)
+    np.testing.assert_array_equal(decode_image(tmp_path / "a.tif"), np.iinfo(dtype).max - pixels)

@@ -166,3 +166,12 @@ def test_another_score_threshold_needs_no_other_model(predictor, images):
     assert predictor(images[0]).count > 0
     predictor.score_threshold = 1.0
     assert predictor(images[0]).count == 0
+
+
+def test_a_score_threshold_reaches_the_papers_postprocessing(images, tmp_path):
+    weights = str(tmp_path / "c.pth")
+    cfg = load_config(str(ROOT / "tests/configs/stage_c.yaml"), ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", weights])
+    torch.save({"model": build_model(cfg).state_dict()}, weights)
+    paper = Predictor(cfg)
+    paper.score_threshold = 1.0
+    assert paper.score_threshold == paper.model.postprocessor.score_threshold == 1 and paper(images[0]).count == 0

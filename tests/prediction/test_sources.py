@@ -131,3 +131,31 @@ def test_what_is_no_video(tmp_path):
 def test_a_camera_that_is_not_there():
     with pytest.raises(ValueError, match="There is no webcam 99"):
         open_webcam(99)
+
+
+def test_what_is_left_out_of_a_folder_is_said(folder):
+    (folder / "plants" / "._a.jpg").touch()
+    (folder / "plants" / ".cache").mkdir()
+    (folder / "plants" / ".cache" / "e.png").touch()
+    lines: list[str] = []
+    assert find_images(["plants"], report=lines.append) == ["plants/a.jpg", "plants/b.PNG"]
+    assert lines.pop() == (
+        "plants: 2 images. Left out: 1 file of other kinds (.txt), 1 hidden file, 1 image of folders inside "
+        "(--recursive takes them)."
+    )
+    assert find_images(["plants"], True, lines.append) == ["plants/a.jpg", "plants/b.PNG", "plants/young/c.tiff"]
+    assert lines.pop() == "plants: 3 images. Left out: 1 file of other kinds (.txt), 2 hidden files."
+    with pytest.raises(ValueError, match=r"'\.' has no images .* left out: 1 hidden file, 3 images"):
+        (folder / "._d.png").touch()
+        for name in ("d.png", "odd[1].png"):
+            (folder / name).unlink()
+        find_images(["."], report=lines.append)
+    # Results among the inputs are none, unless they are asked for.
+    results = [Path("plants/young")]
+    assert find_images(["plants"], True, None, results) == ["plants/a.jpg", "plants/b.PNG"]
+    assert find_images(["plants/**/*.[jt]*"], False, None, results) == ["plants/a.jpg", "plants/notes.txt"]
+    assert find_images(["plants/young"], False, None, results) == ["plants/young/c.tiff"]
+
+
+def test_names_of_others_are_not_taken():
+    assert distinct_names(["a/x.png", "a/y.png"], ["X", "z"]) == ["a_x", "y"]

@@ -77,18 +77,14 @@ def test_every_row_has_a_file_with_its_command(table):
         assert entry.get("command") or entry.get("run", {}).get("command") or entry.get("source"), link
 
 
-def test_a_model_of_rec_attend_train_becomes_a_row(script, table, tmp_path, monkeypatch):
-    zoo = script("update_model_zoo")
-    summary = {"SBD": 0.8, "abs_DiC": 1.25, "AP50": 70.0, "seconds_per_picture": 0.5, "F1": 0.9}
-    (tmp_path / "evaluation.json").write_text(json.dumps({"threshold": 0.4, "summary": summary, "pictures": [1]}))
-    entry = zoo.describe_own(tmp_path, "rec-attend train ...", "a note", 20.0)
-    assert entry["threshold"] == 0.4 and "pictures" not in entry
+def test_a_model_of_rec_attend_train_has_a_row(table, tmp_path, monkeypatch):
     (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "leaves.json").write_text(json.dumps(entry))
+    measured = {"SBD": 0.8, "abs_DiC": 1.25, "F1": 0.9}
+    (tmp_path / "own" / "leaves.json").write_text(json.dumps({"minutes": 19.6, "measured": measured}))
     monkeypatch.setattr(table, "ROOT", tmp_path)
-    monkeypatch.setattr(table, "OWN", tmp_path / "own")
-    (row,) = table.own()
-    cells = ["leaves", "this project, `rec-attend train`", "20", "0.800", "1.25", "70.0", "0.50"]
+    monkeypatch.setattr(table, "ONE_COMMAND", tmp_path / "own")
+    (row,) = table.one_command()
+    cells = ["leaves", "this project, `rec-attend train`", "20", "0.800", "1.25", "", ""]
     assert row.cells() == [*cells, "[command](own/leaves.json)"]
 
 

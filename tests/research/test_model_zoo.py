@@ -21,7 +21,8 @@ def test_the_page_is_up_to_date_and_short(tool):
     assert f"{tool.COMPARISON_BEGIN}\n{tool.render_comparisons()}\n\n{tool.COMPARISON_END}" in page
     assert f"{tool.SPEED_BEGIN}\n{tool.render_speeds()}\n\n{tool.SPEED_END}" in page
     assert f"{tool.OTHERS_BEGIN}\n{tool.render_others()}\n\n{tool.OTHERS_END}" in page
-    assert len(page.splitlines()) <= 100
+    assert f"{tool.ONE_COMMAND_BEGIN}\n{tool.render_one_command()}\n\n{tool.ONE_COMMAND_END}" in page
+    assert len(page.splitlines()) <= 120
 
 
 def test_every_row_has_its_command():
