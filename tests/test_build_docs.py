@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = ["rec_attend_d2", "rec_attend_d2.config", "rec_attend_d2.layers.boxes"]
+MODULES = ["rec_attend_d2", "rec_attend_d2.config", "rec_attend_d2.layers.boxes", "rec_attend_d2.benchmark.groups"]
 
 
 @pytest.fixture
