@@ -37,7 +37,7 @@ demo: environment ## generate a small data set, train on it, evaluate and draw (
 test: environment ## run the tests
 	"$(PY)" -m pytest tests -q $(PYTEST_ARGS)
 
-docs: environment ## render the docstrings to a web site in build/docs
+docs: environment ## make a web site of guides and docstrings in build/docs
 	"$(PY)" tools/build_docs.py
 
 lint: environment ## check style and formatting with ruff

@@ -6,7 +6,7 @@ Shapes: `N` objects, `H, W` image, `h, w` crop; all in pixels.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Union
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,8 +20,6 @@ from torch import Tensor
 Crop = tuple[NDArray[np.bool_], tuple[int, int]]
 """Pixels [h, w] of an object, and (y, x) of the top left one in the image."""
 Window = tuple[slice, slice]
-AnyMasks = Union["MaskCrops", Tensor, NDArray]
-"""Masks as this package makes them, or dense [N, H, W] as other models of Detectron2 do."""
 
 
 class MaskCrops:
@@ -230,6 +228,10 @@ class MaskCrops:
         """Number of pixels of each mask inside a region [H, W] of the image, [N]."""
         pairs = zip(self.crops, self.windows, strict=True)
         return np.array([np.count_nonzero(crop & region[window]) for crop, window in pairs], dtype=np.int64)
+
+
+AnyMasks = MaskCrops | Tensor | NDArray
+"""Masks as this package makes them, or dense [N, H, W] as other models of Detectron2 do."""
 
 
 def as_crops(masks: AnyMasks) -> MaskCrops:

@@ -75,7 +75,7 @@ def try_set(name: str, scratch: Path, minutes: float) -> dict:
     summary = json.loads((scratch / f"{name}_report" / "evaluation.json").read_text())["summary"]
     own = json.loads((scratch / name / "evaluation.json").read_text())["summary"]
     by_hand = json.loads((RESULTS / f"{recipe}.json").read_text())["metrics"]["counting"]
-    keys = ("SBD", "abs_DiC", "relative_count_error", "F1", "AP", "pictures")
+    keys = ("SBD", "abs_DiC", "relative_count_error", "F1", "AP", "AP50", "pictures")
     return {
         "command": f"rec-attend train {form_words(form)} --output model",
         **json.loads(used.read_text()),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Add a finished training or comparison to MODEL_ZOO.md; without arguments write its tables again.
+"""Add a finished training or comparison to MODEL_ZOO.md and README.md; without arguments write their tables.
 
     python research/update_model_zoo.py [--name NAME --folder OUTPUT_DIR --command COMMAND [--minutes M]
         [--note NOTE]]
@@ -7,7 +7,8 @@
 
 A training's results, time, settings and command are kept in docs/results/NAME.json, a comparison by tools/benchmark.py
 in docs/comparison/NAME.json, so that no figure is typed in by hand. Each docs/results/*.json is part of a row;
-trainings whose commands differ in nothing but their SEED share one. docs/speed/NAME_pictures.json are written by
+trainings whose commands differ in nothing but their SEED share one. docs/results/one_command are written by
+research/try_training.py, docs/results/others by research/score_results.py, docs/speed/NAME_pictures.json by
 tools/benchmark_speed.py --pictures.
 """
 
@@ -16,29 +17,37 @@ import json
 import os
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from tabulate import tabulate
+from readme_table import write_readme
+from tables import (
+    COMPARISONS,
+    ONE_COMMAND,
+    OTHERS,
+    RESULTS,
+    ROOT,
+    SPEEDS,
+    first_results,
+    markdown,
+    mean_and_spread,
+    replace_between,
+)
 
 from rec_attend_d2.benchmark.figures import learning_curves
 from rec_attend_d2.config import input_words
 from rec_attend_d2.visualization.curves import read_entries
 from rec_attend_d2.whole_files import write_json
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS, COMPARISONS, SPEEDS = (ROOT / "docs" / name for name in ("results", "comparison", "speed"))
 BEGIN, END = "<!-- trainings: research/update_model_zoo.py -->\n", "<!-- end of trainings -->\n"
 COMPARISON_BEGIN, COMPARISON_END = (
     "<!-- comparisons: research/update_model_zoo.py -->\n",
     "<!-- end of comparisons -->\n",
 )
-OTHERS = RESULTS / "others"
 OTHERS_BEGIN, OTHERS_END = "<!-- others: research/update_model_zoo.py -->\n", "<!-- end of others -->\n"
-ONE_COMMAND = RESULTS / "one_command"
 ONE_COMMAND_BEGIN, ONE_COMMAND_END = (
     "<!-- one command: research/update_model_zoo.py -->\n",
     "<!-- end of one command -->\n",
@@ -89,20 +98,6 @@ def describe(folder: Path, command: str, note: str, minutes: float | None = None
     }
 
 
-def first_results(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Results by evaluator, of several data sets those of the first."""
-    return metrics if "counting" in metrics else next(iter(metrics.values()), {})
-
-
-def mean_and_spread(values: Iterable[float | None], template: str) -> str:
-    """Mean of the figures of all seeds, with their standard deviation where there are several; "" if one has none."""
-    figures = list(values)
-    if any(figure is None for figure in figures):
-        return ""
-    mean = template.format(statistics.mean(figures))
-    return f"{mean} ± {template.format(statistics.stdev(figures))}" if len(figures) > 1 else mean
-
-
 def _row(trainings: Mapping[str, dict]) -> list[str]:
     """Row of the trainings of one recipe, by name."""
     entries = list(trainings.values())
@@ -129,7 +124,7 @@ def render_trainings() -> str:
         entry = json.loads(path.read_text())
         recipes.setdefault(re.sub(r" SEED \d+", "", entry["command"]), {})[path.stem] = entry
     headers = ["training", "input", "iterations x batch", "minutes", "memory, MB", *COLUMNS]
-    return _table(headers, map(_row, recipes.values()))
+    return markdown(headers, map(_row, recipes.values()))
 
 
 def render_one_command() -> str:
@@ -150,7 +145,7 @@ def render_one_command() -> str:
             ]
         )
     headers = ["data", "command", "minutes (CPU)", "SBD", "\\|DiC\\|", "count error", "by hand: SBD / \\|DiC\\|"]
-    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+    return markdown(headers, rows)
 
 
 def render_others() -> str:
@@ -162,11 +157,7 @@ def render_others() -> str:
         figures = [template.format(entry["metrics"][name]) for name, template in OTHERS_COLUMNS.values()]
         link = f"{method} [all](docs/results/others/{path.name})"
         rows.append([entry["dataset"], link, *figures, f"{seconds['median']:.2f}" if seconds else ""])
-    return _table(["data", "method", *OTHERS_COLUMNS, "s/image"], sorted(rows))
-
-
-def _table(headers: Sequence[str], rows: Iterable[list[str]]) -> str:
-    return tabulate(list(rows), headers=headers, tablefmt="github", disable_numparse=True)
+    return markdown(["data", "method", *OTHERS_COLUMNS, "s/image"], sorted(rows))
 
 
 def describe_comparison(folder: Path, note: str) -> dict[str, Any]:
@@ -200,7 +191,7 @@ def render_comparisons() -> str:
                 f"{results['parameters'] / 1e6:.1f}",
             ]
             rows.append(row)
-    return _table(["comparison", "model", "minutes", *COLUMNS, "s/image", "million parameters"], rows)
+    return markdown(["comparison", "model", "minutes", *COLUMNS, "s/image", "million parameters"], rows)
 
 
 def render_speeds() -> str:
@@ -231,7 +222,7 @@ def render_speeds() -> str:
         "s/picture",
         "with full-size masks",
     ]
-    return _table([*headers, "threads"], rows)
+    return markdown([*headers, "threads"], rows)
 
 
 def keep_comparison(name: str, folder: Path, note: str) -> None:
@@ -241,12 +232,6 @@ def keep_comparison(name: str, folder: Path, note: str) -> None:
     curves = {model["name"]: model["training"]["curve"] for model in entry["models"] if model["training"]}
     if curves:
         (COMPARISONS / f"{name}_curves.png").write_bytes(learning_curves(curves))
-
-
-def replace_between(text: str, begin: str, end: str, content: str) -> str:
-    """``text`` with ``content`` between two markers, instead of what stood there."""
-    before, after = text.split(begin)[0], text.split(end)[1]
-    return f"{before}{begin}{content}{end}{after}"
 
 
 def main() -> None:
@@ -275,6 +260,7 @@ def main() -> None:
     text = replace_between(text, ONE_COMMAND_BEGIN, ONE_COMMAND_END, f"\n{render_one_command()}\n\n")
     text = replace_between(text, SPEED_BEGIN, SPEED_END, f"\n{render_speeds()}\n\n")
     page.write_text(text)
+    write_readme()
 
 
 if __name__ == "__main__":

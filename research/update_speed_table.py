@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write README's table of speed from a report of tools/benchmark_speed.py.
+"""Write the table of speed of docs/speed.md from a report of tools/benchmark_speed.py.
 
     python tools/benchmark_speed.py --config-file configs/CVPPP/stage_c.yaml --batch-sizes 1,5 --objects 5 --threads 2 \
         --startup --postprocessing --output docs/speed/cvppp.json
@@ -15,13 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tables import ROOT, replace_between
 from tabulate import tabulate
-from update_model_zoo import replace_between
 
 from rec_attend_d2.benchmark.speed import TRAINING
 from rec_attend_d2.benchmark.speed_report import peak_rate, read_report, share_of_peak
 
-ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "docs" / "speed" / "cvppp.json"
 RECOMPUTED = ROOT / "docs" / "speed" / "cvppp_recomputed.json"
 GROWTH = ROOT / "docs" / "speed" / "cvppp_growth.json"
@@ -73,7 +72,7 @@ def _recomputed_lines(content: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def render(content: Mapping[str, Any], recomputed: Mapping[str, Any]) -> str:
-    """README's table of a report and of one with TRAINING.RECOMPUTE, with the machine and the commands."""
+    """The table of a report and of one with TRAINING.RECOMPUTE, with the machine and the commands."""
     peak = peak_rate(content)
     lines = []
     for row in content["rows"]:
@@ -114,7 +113,7 @@ def main() -> None:
     parser.add_argument("--recomputed", type=Path, default=RECOMPUTED, help="the same with TRAINING.RECOMPUTE")
     parser.add_argument("--growth", type=Path, default=GROWTH, help="one with --growth")
     arguments = parser.parse_args()
-    page = ROOT / "README.md"
+    page = ROOT / "docs" / "speed.md"
     text = render(*map(read_report, (arguments.report, arguments.recomputed)))
     text += f"\n{render_growth(read_report(arguments.growth))}"
     page.write_text(replace_between(page.read_text(), BEGIN, END, f"\n{text}\n"))

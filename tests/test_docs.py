@@ -29,7 +29,8 @@ from rec_attend_d2.data.datasets.rosettes import SEED, render_plant
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ROOT / "tests" / "configs"
 PAGES = ["README.md", "INSTALL.md", "GETTING_STARTED.md", "MODEL_ZOO.md", "datasets/README.md", "docs/differences.md"]
-PAGES += ["docs/ablation.md", "docs/config.md"]
+PAGES += [f"docs/{name}.md" for name in ("ablation", "config", "how_it_works", "training", "paper_model", "speed")]
+PAGES += [f"docs/{name}.md" for name in ("benchmarks", "submissions", "large_pictures", "clusters", "export")]
 
 MINE = "--config-file my.yaml"
 MY_WEIGHTS = "MODEL.WEIGHTS output/mine/model_best.pth"
@@ -56,22 +57,33 @@ RUN = {
     "python tools/train_net.py --config-file configs/Rosettes/fast.yaml DATASETS.COCO_FILES \"[['my_train', "
     "'data/train.json', 'data/images'], ['my_val', 'data/val.json', 'data/images']]\" DATASETS.TRAIN "
     "\"('my_train',)\" DATASETS.TEST \"('my_val',)\" OUTPUT_DIR output/mine": "OUTPUT_DIR output/readme",
-    "python tools/train_net.py --config-file configs/Rosettes/fast.yaml": "DATASETS.TRAIN \"('nuclei_train',)\" "
-    "DATASETS.TEST \"('nuclei_val',)\"",
     f"python tools/train_net.py {NUCLEI}": "",
     f"python tools/train_net.py {NUCLEI} --eval-only {NUCLEI_WEIGHTS}": "",
     f"python tools/visualize_steps.py {NUCLEI} --output pictures --images 4 {NUCLEI_WEIGHTS}": "",
-    "python demo/demo.py --config-file weights/rosettes.yaml --input images 'more/**/*.png' --output pictures "
-    "--labels labels --csv counts.csv --json results.json --steps steps": "",
+    f"{COUNT} rosettes new_images --output seen --steps": "--processes 1",
+    f"{COUNT} nuclei slide.tif --output slide_results --labels --geojson": "--processes 1",
+    f"{COUNT} nuclei new_images --output counted": "--processes 1",
+    f"{COUNT} nuclei new_images --output shared --shard 1/2": "--processes 1",
+    f"{COUNT} nuclei new_images --output shared --shard 2/2": "--processes 1",
 }
-SUBMISSION = "python tools/make_submission.py --config-file configs/Cityscapes/stage_c.yaml --format cityscapes"
+SUBMISSION = "python tools/make_submission.py --config-file configs/"
 # Commands that take long even on tiny data -> the test that runs the tool. Here only their options are checked.
 RUN_ELSEWHERE = {
     f"python tools/run_stages.py --config-dir configs/{name}": "tests/test_run_stages.py"
     for name in ("Cityscapes", "CVPPP", "KITTI", "COCO")
 } | {
-    f"{SUBMISSION} --dataset rec_attend_cityscapes_test --output submission.zip MODEL.WEIGHTS "
-    "output/cityscapes_stage_c/model_final.pth": "tests/test_recipes.py",
+    f"{SUBMISSION}Cityscapes/stage_c.yaml --format cityscapes --dataset rec_attend_cityscapes_test --output "
+    "submission.zip MODEL.WEIGHTS output/cityscapes_stage_c/model_final.pth": "tests/test_recipes.py",
+    f"{SUBMISSION}CVPPP/stage_c.yaml --format cvppp --dataset cvppp_all_test --output answer.zip MODEL.WEIGHTS "
+    "output/cvppp_stage_c/model_final.pth": "tests/test_recipes.py",
+    f"{SUBMISSION}CVPPP/stage_c.yaml --format cvppp --dataset cvppp_all_test "
+    "--check answer.zip": "tests/test_recipes.py",
+    f"{SUBMISSION}COCO/stage_c.yaml --format coco --dataset coco_2017_val_zebra --output zebra.json MODEL.WEIGHTS "
+    "output/coco_zebra_stage_c/model_final.pth": "tests/test_recipes.py",
+    "python research/score_results.py --dataset fields_val stardist=output/stardist_fields/"
+    "predictions.json": "tests/research/test_score_results.py",
+    "python research/draw_front_page.py": "tests/research/test_front_page.py",
+    "python research/update_speed_table.py": "tests/research/test_speed_table.py",
     f"{COUNT} model --video film.avi --output counted.mp4": "tests/cli/test_count.py",
     "python tools/check_device.py --device cuda": "tests/test_check_device.py",
     "python tools/convert_weights.py --weights W.h5 --options model_opt.yaml --output model.pth --config-output "
@@ -111,7 +123,7 @@ def normal(command: str) -> str:
 
 def commands_of(page: str) -> list[str]:
     """Commands of a page, in indented or fenced blocks and between backticks, in their order."""
-    start = r"(?:python (?:tools|demo)/|rec-attend \w+ --|make |bash )"
+    start = r"(?:python (?:tools|demo|research)/|rec-attend \w+ --|make |bash )"
     text = re.sub(r"\\\n\s*", "", page_text(page))
     blocks = [text[slice(*match.span(1))] for match in re.finditer(r"^ *```\w*\n(.*?)^ *```", text, re.M | re.S)]
     found = re.findall(rf"^ {{4,}}({start}.*)$", text, re.M) + re.findall(rf"`({start}[^`]+)`", text)
@@ -185,7 +197,7 @@ def write_tiny_config(real: Path, path: Path) -> None:
 def folder(tmp_path_factory) -> Iterator[Path]:
     """The project's folder after the preparations that the pages ask for, with tiny configs."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("tools", "demo", "weights", "rec_attend_d2"):
+    for name in ("tools", "demo", "weights", "rec_attend_d2", "research"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "configs").mkdir()
     for name in ("Base-RecAttend.yaml", "Fast-RecAttend.yaml", "Cityscapes", "CVPPP", "KITTI", "COCO"):
@@ -204,9 +216,9 @@ def folder(tmp_path_factory) -> Iterator[Path]:
     write_pictures(folder / "data" / "images", 5, labels=folder / "data" / "labels")
     (folder / "test").symlink_to(folder / "data")
     write_nuclei(folder / "datasets" / "nuclei")
-    for name in ("new_images", "images", "more/deep"):
-        write_pictures(folder / name, 2, first=8)
-    (folder / "plant.png").symlink_to(folder / "images" / "plate8.png")
+    write_pictures(folder / "new_images", 2, first=8)
+    (folder / "plant.png").symlink_to(folder / "new_images" / "plate8.png")
+    cv2.imwrite(str(folder / "slide.tif"), cv2.imread(str(folder / "plant.png")))
     register_builtin_datasets(str(folder / "datasets"))
     before = set(DatasetCatalog.list())
     yield folder
@@ -223,7 +235,8 @@ def inside(folder, monkeypatch) -> Iterator[Path]:
     loggers = [logging.getLogger(name) for name in names]
     before = [(list(logger.handlers), logger.propagate, logger.level) for logger in loggers]
     monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    for scripts in ("tools", "research"):
+        monkeypatch.syspath_prepend(str(ROOT / scripts))
     yield folder
     for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
         logger.handlers[:], logger.propagate = handlers, propagate
@@ -298,9 +311,9 @@ def test_the_commands_run_as_documented(run, folder):
     for command, added in RUN.items():
         run(f"{command} {added}")
     output = folder / "output"
-    assert len((folder / "counts.csv").read_text().splitlines()) == 1 + 4  # of the last demo
+    assert len((folder / "shared" / "counts.csv").read_text().splitlines()) == 1 + 2  # of both shards
     assert json.loads((output / "mine" / "metrics_final.json").read_text())["counting"]["num_images"] == 1
-    for expected in ("pictures", "steps", "output/data_pictures", "output/step_pictures"):
+    for expected in ("pictures", "seen/steps", "output/data_pictures", "output/step_pictures"):
         assert any((folder / expected).glob("*.png")), expected
     for expected in ("results/counts.csv", "results/objects.csv", "model/report.html", "test_report/report.html"):
         assert (folder / expected).is_file(), expected

@@ -1,4 +1,4 @@
-"""README's table of speed is the one that docs/speed/ holds."""
+"""The table of docs/speed.md is the one that docs/speed/ holds."""
 
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def test_own_figures_stand_beside_the_originals(tool, content: dict, recomputed:
 
 
 def test_the_page_is_up_to_date(tool):
-    page = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "speed.md").read_text()
     text = tool.render(*map(read_report, (tool.REPORT, tool.RECOMPUTED)))
     assert f"{tool.BEGIN}\n{text}\n{tool.render_growth(read_report(tool.GROWTH))}\n{tool.END}" in page
 
