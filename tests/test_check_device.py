@@ -57,5 +57,18 @@ def test_what_fails_and_what_is_left_out_is_named(tool, monkeypatch: pytest.Monk
     result = json.loads(path.read_text())
     assert result["parity"] == {"error": "RuntimeError: no such kernel", "ok": False}
     assert result["failed"] == ["parity", "checkpoint"]  # nothing was trained
-    assert result["left_out"] == ["compile"]
-    assert "failed: ['parity', 'checkpoint']; left out: ['compile']" in capsys.readouterr().out
+    assert result["left_out"] == ["processes", "compile"]
+    assert "failed: ['parity', 'checkpoint']; left out: ['processes', 'compile']" in capsys.readouterr().out
+    table = path.with_suffix(".md").read_text()
+    assert "| parity" in table and "RuntimeError: no such kernel" in table and "Left out: processes, compile" in table
+
+
+def test_two_processes_agree(tool, tmp_path):
+    result = tool.check_processes("cpu", tmp_path)
+    assert result["ok"] and result["gradients"] > 1e6 and result["difference"] < 1e-6
+
+
+@pytest.mark.parametrize("name", ["h200_1", "h200_2"])
+def test_the_tables_of_the_checks_are_those_of_their_figures(tool, name):
+    path = ROOT / "docs" / "results" / "device" / f"{name}.json"
+    assert path.with_suffix(".md").read_text() == tool.table(json.loads(path.read_text()))

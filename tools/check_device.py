@@ -2,6 +2,7 @@
 """Check what this project computes on a device, above all on CUDA, and write one json.
 
     python tools/check_device.py [--device cuda] [--minutes 8] [--output device.json]
+    python tools/check_device.py --show docs/results/device/h200_1.json
 
 Parts, each of which stands in the json with its figures or its error:
 
@@ -10,10 +11,12 @@ Parts, each of which stands in the json with its figures or its error:
 * training: each recipe for the same share of the time, with and without AMP: losses, images per second, memory;
 * recompute: gradients with TRAINING.RECOMPUTE and without;
 * compile: the networks under torch.compile;
+* processes: two processes on the one device, which agree on the gradients (gloo; NCCL wants a device for each);
 * checkpoint: what was trained there is read on the CPU.
 
 Recipes whose data are not in DETECTRON2_DATASETS train on miniatures (tools/make_miniature.py). What the minutes did
-not suffice for is named under "left_out". Ends with 1 where something failed.
+not suffice for is named under "left_out". A table of it, in Markdown, is written beside the json; --show writes that of
+an earlier check. Ends with 1 where something failed.
 """
 
 import argparse
@@ -24,7 +27,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,8 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+from tabulate import tabulate
 
 from rec_attend_d2.benchmark.measuring import count_flops, describe_environment, matmul_peak, on_cuda
 from rec_attend_d2.benchmark.speed import measure_memory, synthetic_batch, training_step
@@ -54,7 +59,7 @@ PROBLEMS = ("full_leaf", "full_kitti", "full_city", "full_sampling_corners")
 # of boxes in pixels, of other outputs (patch masks relative to their largest), of losses and gradients, relative.
 PIXELS, VALUES, LOSSES, GRADIENTS = 1e-3, 1e-4, 1e-3, 5e-3
 RECIPES = ("Rosettes/fast", "Nuclei/fast", "CVPPP/stage_b", "CVPPP/stage_c", "Cityscapes/stage_a", "Cityscapes/stage_c")
-PUBLISHED = ("rosettes", "nuclei")
+PUBLISHED = ("rosettes", "nuclei", "cells")
 # Iterations that warm up the device, those whose losses are averaged, and those after which they must have fallen:
 # before, what differs between batches is more than what was learned.
 WARMUP, AVERAGED, ENOUGH = 10, 10, 40
@@ -255,6 +260,55 @@ def check_compile(device: str) -> dict[str, Any]:
     return {"maps": len(pairs), "difference": largest, "ok": largest < VALUES}
 
 
+def check_processes(device: str, folder: Path) -> dict[str, Any]:
+    """Two processes take a training step each on images of their own; their gradients must be the same mean."""
+    torch.multiprocessing.spawn(_process, (device, str(folder)), nprocs=2)
+    first, second = (torch.load(folder / f"gradients_{rank}.pth", weights_only=True) for rank in range(2))
+    largest = float((first - second).abs().max() / first.abs().max())
+    return {"backend": "gloo", "gradients": len(first), "difference": largest, "ok": largest < LOSSES}
+
+
+def _process(rank: int, device: str, folder: str) -> None:
+    """One of the processes of :func:`check_processes`; leaves its gradients in the folder."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
+    cfg = load_config(str(ROOT / "configs" / "Rosettes" / "fast.yaml"), ["MODEL.DEVICE", device])
+    cfg.INPUT.OBJECT_SIZE = cfg.INPUT.OBJECT_PIXELS
+    torch.manual_seed(0)
+    model = build_model(cfg).train()
+    wrapped = torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+    torch.manual_seed(rank)
+    with EventStorage():
+        sum(wrapped(synthetic_batch(cfg, 2 + rank)).values()).backward()
+    gradients = [parameter.grad.flatten().cpu() for parameter in model.parameters() if parameter.grad is not None]
+    torch.save(torch.cat(gradients), f"{folder}/gradients_{rank}.pth")
+    torch.distributed.destroy_process_group()
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """What was checked as a table in Markdown: a row per part, with its figures."""
+    environment = result["environment"]
+    rows = [
+        [name, "no" if name in result["failed"] else "yes", "; ".join(_figures(part))]
+        for name, part in result.items()
+        if name not in ("command", "environment", "left_out", "failed", "miniatures")
+    ]
+    text = tabulate(rows, ["part", "passed", "figures"], tablefmt="github", disable_numparse=True)
+    left_out, drawn = (", ".join(result[key]) or "nothing" for key in ("left_out", "miniatures"))
+    return (
+        f"`{result['command']}` on {environment['device_name']}, PyTorch {environment['torch']}. Left out: {left_out}. "
+        f"Trained on miniatures: {drawn}.\n\n{text}\n"
+    )
+
+
+def _figures(part: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The figures of a part as short texts."""
+    for name, value in part.items():
+        if isinstance(value, Mapping):
+            yield from _figures(value, f"{prefix}{name} ")
+        elif name != "ok" and value is not None:
+            yield f"{prefix}{name} {value:.3g}" if isinstance(value, float) else f"{prefix}{name} {value}"
+
+
 def parts(device: str, minutes: float, folder: Path) -> Iterator[tuple[str, Callable[[], Any], float]]:
     """Name, check, and the seconds it may take at least, in the order of their weight."""
     peaks: list[float] = []
@@ -276,6 +330,7 @@ def parts(device: str, minutes: float, folder: Path) -> Iterator[tuple[str, Call
             yield f"training {name}", train, seconds
     yield "checkpoint", lambda: check_checkpoint(folder / "Rosettes_fast"), 5
     yield "recompute", lambda: check_recompute(device), 20
+    yield "processes", lambda: check_processes(device, folder), 40
     yield "compile", lambda: check_compile(device), 60
 
 
@@ -293,7 +348,7 @@ def use_miniatures(folder: Path) -> list[str]:
         else:
             write(folder)
             drawn.append(name)
-    for name in ("nuclei", "rosettes"):
+    for name in ("nuclei", "fields", "cells", "rosettes"):
         if (given / name).is_dir():
             (folder / name).symlink_to((given / name).resolve())
     register_builtin_datasets(str(folder))
@@ -306,7 +361,13 @@ def main() -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--minutes", type=float, default=8, help="everything together")
     parser.add_argument("--output", type=Path, default=Path("device.json"))
+    parser.add_argument(
+        "--show", type=Path, metavar="JSON", help="write the table of an earlier check, and nothing else"
+    )
     arguments = parser.parse_args()
+    if arguments.show:
+        arguments.show.with_suffix(".md").write_text(table(json.loads(arguments.show.read_text())), encoding="utf-8")
+        return 0
     start, device = time.perf_counter(), arguments.device
     # Trainers set Detectron2's own logging up where it says nothing.
     logging.getLogger("detectron2").setLevel(logging.INFO)
@@ -335,6 +396,7 @@ def main() -> int:
             print(f"{name} ({time.perf_counter() - begin:.0f} s): {text}", flush=True)
             write_json(arguments.output, result)
     write_json(arguments.output, result)
+    arguments.output.with_suffix(".md").write_text(table(result), encoding="utf-8")
     print(f"failed: {result['failed'] or 'nothing'}; left out: {result['left_out'] or 'nothing'}; {arguments.output}")
     return int(bool(result["failed"]))
 
