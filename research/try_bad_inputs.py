@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Give the commands a hundred bad inputs, and say what each of them does: nothing may go wrong in silence.
 
-    python research/try_bad_inputs.py [--output docs/results/bad_inputs.json] [--only TEXT]
+    python research/try_bad_inputs.py [--output docs/results/reliability/bad_inputs.json] [--only TEXT]
 
 The inputs are made in a scratch folder, see the folder bad_inputs, and the commands run in this process with
 an untrained model. Verdicts: "said" (an error in words of this project that says what is expected), "right" (the

@@ -29,7 +29,10 @@ from rec_attend_d2.data.datasets.rosettes import SEED, render_plant
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ROOT / "tests" / "configs"
 PAGES = ["README.md", "INSTALL.md", "GETTING_STARTED.md", "MODEL_ZOO.md", "datasets/README.md", "docs/differences.md"]
-PAGES += [f"docs/{name}.md" for name in ("ablation", "config", "how_it_works", "training", "paper_model", "speed")]
+PAGES += [
+    f"docs/{name}.md"
+    for name in ("ablation", "config", "reliability", "how_it_works", "training", "paper_model", "speed")
+]
 PAGES += [f"docs/{name}.md" for name in ("benchmarks", "submissions", "large_pictures", "clusters", "export")]
 
 MINE = "--config-file my.yaml"
@@ -82,6 +85,10 @@ RUN_ELSEWHERE = {
     "output/coco_zebra_stage_c/model_final.pth": "tests/test_recipes.py",
     "python research/score_results.py --dataset fields_val stardist=output/stardist_fields/"
     "predictions.json": "tests/research/test_score_results.py",
+    "python research/try_reliability.py --output docs/results/reliability/"
+    "trainings.json": "tests/research/test_try_reliability.py",
+    "python research/try_bad_inputs.py --output docs/results/reliability/bad_inputs.json": "tests/test_bad_inputs.py",
+    "python research/update_reliability.py": "tests/research/test_reliability.py",
     "python research/draw_front_page.py": "tests/research/test_front_page.py",
     "python research/update_speed_table.py": "tests/research/test_speed_table.py",
     f"{COUNT} model --video film.avi --output counted.mp4": "tests/cli/test_count.py",

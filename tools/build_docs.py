@@ -55,6 +55,8 @@ NAVIGATION = {
         "Speed and memory": "docs/speed.md",
         "What was tried": "docs/ablation.md",
         "Differences": "docs/differences.md",
+        "Reliability": "docs/reliability.md",
+        "Changes": "CHANGELOG.md",
     },
 }
 EXTRAS = ["tables", "fenced-code-blocks", "header-ids", "cuddled-lists", "code-friendly"]
