@@ -320,8 +320,8 @@ def _add_parts_config(node: CN) -> None:
 
 def _add_training_config(node: CN) -> None:
     node.TRAINING = CN()
-    # Keep no activations of a step's networks until the backward pass, which computes them again: a quarter of the
-    # memory for a third more time.
+    # Keep no activations of a step's control CNN (of the fast model: of all its networks) until the backward pass. It
+    # computes them again: half of the memory for a sixth more time.
     node.TRAINING.RECOMPUTE = False
 
 

@@ -6,8 +6,8 @@
     python research/try_paper_speed.py --train --config-file configs/Rosettes/stage_c.yaml [KEY VALUE ...]
 
 The first form times one training step of each variant, every one in a process of its own: float32; networks in bfloat16
-(torch.autocast, for processors with AVX512-BF16); all activations computed again in the backward pass
-(TRAINING.RECOMPUTE); those of the control CNN alone; those of the mask head alone; and the mask head's convolutions
+(torch.autocast, for processors with AVX512-BF16); all activations computed again in the backward pass; those of the
+control CNN alone (TRAINING.RECOMPUTE); those of the mask head alone; and the mask head's convolutions
 on the patches of all T steps as one batch beside T batches. The second trains a config with its networks in bfloat16.
 """
 
@@ -48,25 +48,23 @@ def in_bfloat16(model: nn.Module) -> None:
     model.forward = wrapped  # type: ignore[method-assign]
 
 
-def recompute_only(model: nn.Module, name: str) -> None:
-    """Compute activations again of one of a step's networks alone: "look" or "cut_out"."""
-    wished = getattr(model, name)
+def recompute_only(model: nn.Module, *names: str) -> None:
+    """Compute activations again of some of a step's networks: "look", "cut_out"."""
+    wished = [getattr(model, name) for name in names]
 
     def run_part(part: Callable, *arguments):
-        return recomputed(part, *arguments) if part == wished and model.training else part(*arguments)
+        return recomputed(part, *arguments) if part in wished and model.training else part(*arguments)
 
     model.run_part = run_part
 
 
 def build(cfg: CfgNode, variant: str) -> nn.Module:
     """The model of a variant, with random weights."""
-    if variant == "recompute all":
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.MODEL.REC_ATTEND.TRAINING.RECOMPUTE = True
     model = build_random_model(cfg)
     if variant == "bfloat16":
         in_bfloat16(model)
+    elif variant == "recompute all":
+        recompute_only(model, "look", "cut_out")
     elif variant == "recompute control CNN":
         recompute_only(model, "look")
     elif variant == "recompute mask head":

@@ -11,6 +11,7 @@
 """
 
 import argparse
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from rec_attend_d2.benchmark.speed_report import peak_rate, read_report, share_o
 REPORT = ROOT / "docs" / "speed" / "cvppp.json"
 RECOMPUTED = ROOT / "docs" / "speed" / "cvppp_recomputed.json"
 GROWTH = ROOT / "docs" / "speed" / "cvppp_growth.json"
+TRIALS = ROOT / "docs" / "speed" / "paper_trials.json"
+TRIALS_BEGIN = "<!-- trials: research/update_speed_table.py -->"
+TRIALS_END = "<!-- end of trials -->"
 BEGIN = "<!-- speed: research/update_speed_table.py -->"
 END = "<!-- end of speed -->"
 
@@ -106,6 +110,29 @@ def render_growth(content: Mapping[str, Any]) -> str:
     return f"Growth, fitted to {sizes} (1 is linear):\n\n{table}\n\n    {content['command']}\n"
 
 
+def render_trials(content: Mapping[str, Any]) -> str:
+    """What research/try_paper_speed.py measured: a row per variant, beside the first one."""
+    variants = content["variants"]
+    base = variants["float32"]
+    rows = [
+        {
+            "training step": name,
+            "CPU seconds": f"{row['cpu_seconds']:.2f}",
+            "of float32": f"{row['cpu_seconds'] / base['cpu_seconds']:.0%}",
+            "peak memory": f"{row['peak_memory'] / 1e9:.2f} GB",
+        }
+        for name, row in variants.items()
+        if name != "head"
+    ]
+    head = variants["head"]
+    saved = (head["one_by_one"] - head["as_one_batch"]) / base["cpu_seconds"]
+    text = (
+        f"The mask head's {head['steps']} steps take {head['one_by_one']:.2f} CPU seconds one by one and "
+        f"{head['as_one_batch']:.2f} as one batch: {saved:.1%} of a training step."
+    )
+    return f"{tabulate(rows, headers='keys', tablefmt='github', disable_numparse=True)}\n\n{text}\n"
+
+
 def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -117,6 +144,8 @@ def main() -> None:
     text = render(*map(read_report, (arguments.report, arguments.recomputed)))
     text += f"\n{render_growth(read_report(arguments.growth))}"
     page.write_text(replace_between(page.read_text(), BEGIN, END, f"\n{text}\n"))
+    trials = render_trials(json.loads(TRIALS.read_text()))
+    page.write_text(replace_between(page.read_text(), TRIALS_BEGIN, TRIALS_END, f"\n{trials}"))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from detectron2.config import CfgNode
@@ -28,6 +28,8 @@ from .statistics import training_statistics
 from .targets import Targets
 
 logger = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
 
 
 class SequenceModel(RecurrentAttention):
@@ -103,6 +105,13 @@ class SequenceModel(RecurrentAttention):
         """See :meth:`RecurrentAttention.unroll`; at inference the norms of all steps are folded once."""
         with remembered_folds():
             return super().unroll(inputs, steps, feeder, stop)
+
+    def run_part(self, part: Callable[..., _Result], *arguments: Any) -> _Result:
+        """See :meth:`RecurrentAttention.run_part`; only the glimpses' activations are computed again.
+
+        Those of the mask head are a twentieth of the memory, and take as long (docs/speed.md).
+        """
+        return super().run_part(part, *arguments) if part == self.look else part(*arguments)
 
     @abstractmethod
     def feeder(self, targets: Targets) -> Feeder:
