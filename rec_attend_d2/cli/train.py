@@ -216,9 +216,14 @@ def _finish(cfg: CfgNode, weights: Path, prepared: Prepared, output: Path) -> No
         predictor,
         plan=settings,
         findings=findings,
-        metrics_file=output / TRAINING / "metrics.json",
+        metrics_file=_logged(output / TRAINING / "metrics.json"),
     )
     _say(measured, output)
+
+
+def _logged(metrics_file: Path) -> Path | None:
+    """The file, unless the training was too short to log anything (every 20 iterations)."""
+    return metrics_file if metrics_file.is_file() and metrics_file.stat().st_size else None
 
 
 def _final_config(cfg: CfgNode, threshold: float) -> CfgNode:

@@ -81,18 +81,18 @@ def test_it_draws_the_first_images(architecture, datasets_folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "message"),
+    ("options", "message"),
     [
-        (["MODEL.WEIGHTS", ""], ValueError, "MODEL.WEIGHTS is empty: add 'MODEL.WEIGHTS file.pth'"),
-        (["MODEL.WEIGHTS", "nowhere.pth"], FileNotFoundError, "MODEL.WEIGHTS names 'nowhere.pth', which does not"),
-        (["DATASETS.TEST", "()"], ValueError, "DATASETS.TEST is empty: name a data set by --dataset"),
-        (["MODEL.WEIGHTS", "a.pth", "--dataset", "rosetes_val"], ValueError, "'rosetes_val', which is not registered"),
+        (["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty: add 'MODEL.WEIGHTS file.pth'"),
+        (["MODEL.WEIGHTS", "nowhere.pth"], "MODEL.WEIGHTS names 'nowhere.pth', which does not"),
+        (["DATASETS.TEST", "()"], "DATASETS.TEST is empty: name a data set by --dataset"),
+        (["MODEL.WEIGHTS", "a.pth", "--dataset", "rosetes_val"], "'rosetes_val', which is not registered"),
     ],
 )
-def test_what_is_missing_is_a_clear_error(options, error, message, tmp_path, monkeypatch):
+def test_what_is_missing_is_a_clear_error(options, message, tmp_path, monkeypatch):
     command = ["visualize_steps.py", "--config-file", CONFIG, "--output", str(tmp_path / "pictures")]
     monkeypatch.setattr(sys, "argv", [*command, *OPTIONS, *options])
     main = runpy.run_path(str(TOOL))["main"]
-    with pytest.raises(error, match=re.escape(message)):
+    with pytest.raises(SystemExit, match=f"^visualize_steps: .*{re.escape(message)}"):
         main()
     assert not (tmp_path / "pictures").exists()
