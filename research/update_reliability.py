@@ -7,6 +7,7 @@ reads docs/results/reliability/trainings.json (of research/try_reliability.py) a
 research/try_bad_inputs.py), so that no figure is typed in by hand.
 """
 
+import argparse
 import json
 import re
 from collections import Counter
@@ -42,7 +43,7 @@ def render_inputs(content: dict[str, Any]) -> str:
     commands = sorted({row["command"] for row in inputs})
     summary = [[command, *(counts[command, verdict] for verdict in verdicts)] for command in commands]
     summary.append(["all", *(sum(counts[command, verdict] for command in commands) for verdict in verdicts)])
-    rows = [[row["input"], row["verdict"], _short(row["message"])] for row in inputs]
+    rows = [[_short(row["input"]), row["verdict"], _short(row["message"])] for row in inputs]
     tables = [
         tabulate(summary, ["command", *verdicts], tablefmt="github", disable_numparse=True),
         tabulate(rows, ["input", "verdict", "what it says"], tablefmt="github", disable_numparse=True),
@@ -52,7 +53,7 @@ def render_inputs(content: dict[str, Any]) -> str:
 
 def _short(message: str) -> str:
     """One line of a table."""
-    line = re.sub(r"\s+", " ", message).replace("|", "\\|").replace("<", "&lt;")
+    line = re.sub(r"\s+", " ", message).replace("|", "\\|").replace("<", "&lt;").replace("](", "] (")
     return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
 
 
@@ -65,6 +66,7 @@ def render() -> dict[str, str]:
 
 def main() -> None:
     """Write the tables anew."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     text = PAGE.read_text(encoding="utf-8")
     for name, table in render().items():
         before, rest = text.split(BEGIN.format(name))

@@ -1,5 +1,6 @@
 """The table of docs/speed.md is the one that docs/speed/ holds."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,20 @@ def test_exponents_stand_beside_each_other(tool):
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     assert cells[0] == ["exponent, batch 2", "with time steps", "with pixels"]
     assert cells[2] == ["training step", "0.98", "0.40"]
+
+
+def test_the_trials_are_those_of_the_report(script):
+    tool = script("update_speed_table")
+    page = (ROOT / "docs" / "speed.md").read_text()
+    trials = tool.render_trials(json.loads(tool.TRIALS.read_text()))
+    assert f"{tool.TRIALS_BEGIN}\n{trials}{tool.TRIALS_END}" in page
+
+
+def test_every_variant_of_a_training_step_can_be_measured(script, monkeypatch):
+    tool = script("try_paper_speed")
+    monkeypatch.setattr(tool.step_norm, "batch_norm", tool.step_norm.batch_norm)  # which a variant replaces
+    config = str(ROOT / "tests" / "configs" / "stage_c.yaml")
+    for variant in tool.VARIANTS:
+        row = tool.measure(config, variant, batch=2, repeats=1)
+        assert row["seconds"] > 0 and row["peak_memory"] > 0
+    assert tool.measure_head(config, batch=2, repeats=1)["as_one_batch"] > 0
