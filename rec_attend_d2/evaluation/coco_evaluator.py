@@ -29,6 +29,7 @@ from pycocotools.cocoeval import COCOeval
 from ..data.datasets.coco_content import renumbered, without_repetitions
 from ..data.datasets.coco_files import keep_categories
 from ..structures import as_crops
+from ..whole_files import written_at_once
 from .per_image_evaluator import PerImageEvaluator, Record, Results, checked_instances
 
 logger = logging.getLogger(__name__)
@@ -235,7 +236,8 @@ class AveragePrecisionEvaluator(PerImageEvaluator[list[Detection]]):
 
     def write(self, folder: Path, scores: Sequence[list[Detection]]) -> None:
         detections = list(chain.from_iterable(scores))
-        (folder / "coco_instances_results.json").write_text(json.dumps(detections), encoding="utf-8")
+        with written_at_once(folder / "coco_instances_results.json") as partial:
+            partial.write_text(json.dumps(detections), encoding="utf-8")
 
 
 class ClassAgnosticBoxEvaluator(AveragePrecisionEvaluator):

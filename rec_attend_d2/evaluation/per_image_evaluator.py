@@ -17,6 +17,8 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 from tabulate import tabulate
 
+from ..whole_files import written_at_once
+
 logger = logging.getLogger(__name__)
 
 Scores = TypeVar("Scores")  # of one image: what a subclass makes of it, small enough to be sent between processes
@@ -130,7 +132,8 @@ class PerImageEvaluator(DatasetEvaluator, Generic[Scores]):
             folder.mkdir(parents=True, exist_ok=True)
             for task, metrics in results.items():
                 content = {"dataset": self._dataset_name, task: metrics}
-                (folder / f"{task}_results.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+                with written_at_once(folder / f"{task}_results.json") as partial:
+                    partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
             self.write(folder, scores)
         return OrderedDict(results)
 
@@ -143,7 +146,8 @@ class PerImageEvaluator(DatasetEvaluator, Generic[Scores]):
             {"image_id": record["image_id"], "file_name": record["file_name"], **vars(image_scores)}
             for record, image_scores in zip(self._records.values(), scores, strict=True)
         ]
-        with open(folder / f"{self.task}_per_image.csv", "w", encoding="utf-8", newline="") as file:
+        path = folder / f"{self.task}_per_image.csv"
+        with written_at_once(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)

@@ -27,6 +27,8 @@ from .predictor import Prediction, Predictor, batches
 from .sources import Frame, is_image_name
 
 COUNT_COLUMNS = ("file", "frame", "count", "mean_score", "seconds", "note")
+# Seconds after which a file that is written as a whole is written again while results come.
+_PAUSE = 10.0
 # Codec by the video's ending; OpenCV's own build has these.
 _CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 
@@ -257,7 +259,8 @@ class CocoResults(Writer):
     """COCO's results format, and the images it is about: ``COCO("NAME_images.json").loadRes("NAME.json")``.
 
     The results are a list as a test server takes it, which has no room for the images; these and the categories stand
-    in the second file, in the format of COCO's annotations. Images are numbered from 1.
+    in the second file, in the format of COCO's annotations. Images are numbered from 1. Both are written again every
+    ten seconds while results come.
     """
 
     def __init__(self, path: Path, categories: Sequence[tuple[int, str]] = ()):
@@ -270,6 +273,7 @@ class CocoResults(Writer):
         self._categories = list(categories)
         self._images: list[dict] = []
         self._results: list[dict] = []
+        self._written = perf_counter()
 
     @property
     def images_path(self) -> Path:
@@ -286,6 +290,9 @@ class CocoResults(Writer):
         for result in results:
             category = self._category(result["category_id"])
             self._results.append({"image_id": image["id"], **result, "category_id": category})
+        if perf_counter() - self._written > _PAUSE:
+            self.close()
+            self._written = perf_counter()
 
     def _category(self, number: int) -> int:
         """Id of the class ``number``, which is entered if it is new."""
@@ -295,6 +302,7 @@ class CocoResults(Writer):
         return self._categories[number][0]
 
     def close(self) -> None:
+        """Write what there is."""
         self._category(0)
         categories = [{"id": id_, "name": name} for id_, name in self._categories]
         content = {"images": self._images, "categories": categories, "annotations": []}

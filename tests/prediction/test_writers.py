@@ -247,3 +247,12 @@ def test_what_was_done_before_an_interrupt_is_written(predictor, images):
     recorder = Recorder(last=2)
     totals = write_predictions(predictor, iter(frames), [recorder], tqdm())
     assert totals.interrupted and recorder.closed and len(recorder.given) == 2
+
+
+def test_coco_results_are_there_while_more_come(tmp_path, monkeypatch):
+    monkeypatch.setattr("rec_attend_d2.prediction.writers._PAUSE", -1.0)
+    writer = CocoResults(tmp_path / "found.json")
+    for number in range(2):
+        writer.add(frame(number=number), prediction([0, 0]), 0.1)
+        assert len(json.loads((tmp_path / "found.json").read_text())) == 2 * (number + 1)
+    assert len(json.loads(writer.images_path.read_text())["images"]) == 2
