@@ -2,6 +2,7 @@
 
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -34,7 +35,10 @@ def move_schedule(trainer: DefaultTrainer, share: float) -> None:
     scheduler, length = trainer.scheduler, trainer.cfg.SOLVER.MAX_ITER
     # The trainer's own hook steps once more before this is set again, and the schedule ends at its length.
     scheduler.last_epoch = min(round(share * length), length - 1) - 1
-    scheduler.step()
+    with warnings.catch_warnings():
+        # Of the order of calls, which is meant for loops that step by one.
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        scheduler.step()
 
 
 class TimeBudgetHook(HookBase):

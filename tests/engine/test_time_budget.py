@@ -36,7 +36,6 @@ def hook_with(budget, **more) -> TimeBudgetHook:
     return hook
 
 
-@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 def test_the_schedule_stands_at_the_share_of_the_time(monkeypatch):
     clock = iter([100.0, 103.0, 105.0, 110.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
@@ -54,7 +53,6 @@ def test_the_schedule_stands_at_the_share_of_the_time(monkeypatch):
     assert hook.trainer.saved == [("model_final", {"iteration": 0})]
 
 
-@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 def test_a_resumed_training_has_the_time_that_is_left(monkeypatch):
     hook = hook_with(10.0)
     hook.load_state_dict({"seconds": 9.0, "iterations": 7})
@@ -68,7 +66,6 @@ def test_a_resumed_training_has_the_time_that_is_left(monkeypatch):
         hook.after_step()
 
 
-@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 def test_the_schedule_never_leaves_its_length():
     trainer = Trainer()
     move_schedule(trainer, 1.0)
