@@ -36,7 +36,7 @@ def written_at_once(path: Path) -> Iterator[Path]:
     try:
         with explained_full_disk(path):
             yield partial
-        with partial.open("rb") as file:
+        with partial.open("r+b") as file:  # Windows syncs no file that is open for reading alone
             os.fsync(file.fileno())
         partial.replace(path)
     finally:

@@ -27,5 +27,8 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(words)
     try:
         module.run(arguments)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, FloatingPointError, MemoryError) as error:
         sys.exit(f"rec-attend {chosen}: {error}")
+    except KeyboardInterrupt:
+        print(f"rec-attend {chosen}: stopped. The same command goes on.", file=sys.stderr)
+        sys.exit(130)

@@ -12,6 +12,7 @@ from ..prediction.models import find_model
 from ..report import Measured, measure, write_report
 from ..threads import choose_and_say
 from .annotations import add_annotation_arguments, annotated
+from .model_folder import PLAN
 
 # Name in the catalogue of what --images names.
 _OWN_PICTURES = "evaluated_pictures"
@@ -65,6 +66,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError(
             "Name the annotated pictures in one way: --images FOLDER with --labels FOLDER or --coco FILE (or neither, "
             "of a folder with ID/images and ID/masks), or --dataset NAME."
+        )
+    if (arguments.output / PLAN).exists():
+        raise ValueError(
+            f"{arguments.output} is the folder of a model, whose own report is there: name another --output."
         )
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         raise ValueError(f"--threshold is {arguments.threshold}; give a score from 0 to 1.")

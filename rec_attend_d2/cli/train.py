@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -20,8 +19,8 @@ from ..data.object_size import network_scale
 from ..engine.output_folder import hold_folder
 from ..engine.time_budget import SCHEDULE_LENGTH, measure_speed, train_for
 from ..planning import Plan
-from ..planning.preparation import Prepared, coco_entries, prepare, read_prepared, schedule_keys
-from ..planning.schedule import THRESHOLD_PICTURES, make_schedule
+from ..planning.preparation import Prepared, coco_entries, prepare, read_prepared
+from ..planning.schedule import THRESHOLD_PICTURES, make_schedule, without_schedule
 from ..prediction import Predictor
 from ..report.card import write_card
 from ..report.measure import Measured, measure
@@ -29,11 +28,29 @@ from ..report.thresholds import Chosen, choose_threshold
 from ..report.training_report import write_report
 from ..whole_files import written_at_once
 from .annotations import add_annotation_arguments, annotated
+from .model_folder import (
+    CARD,
+    CONFIG,
+    DATA,
+    PLAN,
+    REPORT,
+    TRAINING,
+    WEIGHTS,
+    check_free,
+    check_same,
+    clear,
+    is_finished,
+)
 
 DEFAULT_MINUTES = 20.0
-# What a model's folder holds; the report is written last.
-PLAN, CONFIG, WEIGHTS, CARD, REPORT = "plan.yaml", "config.yaml", "model.pth", "README.md", "report.html"
-DATA, TRAINING = "data", "training"
+# Share of the time that learning and what follows get at least, however long it took to look at the pictures.
+_LEAST_SHARE = 0.4
+# The options about data, and what they are where nobody gives them.
+_DATA_OPTIONS = {
+    **dict.fromkeys(("images", "labels", "coco", "val_images", "val_labels", "val_coco", "background", "unlabeled")),
+    **{"image_suffix": "", "label_suffix": "", "pieces": "check", "category": "object"},
+}
+_WORDS = {"pieces": "--split-components and --keep-components"}
 # What the bar shows, and its name in the log.
 _SHOWN = {"loss": "total_loss", "SBD": "counting/SBD", "count error": "counting/abs_DiC"}
 _LOGGED = ("detectron2", "fvcore", "rec_attend_d2")
@@ -57,13 +74,14 @@ def run(arguments: argparse.Namespace) -> None:
     """Look, plan, train, choose the threshold, measure, report; an interrupted run goes on where it was."""
     started = time.perf_counter()
     output, wished = arguments.output, _wished(arguments)
+    check_free(output, wished, arguments.plan)
     hold_folder(output, "--output")
     if arguments.overwrite:
-        _clear(output)
+        clear(output)
     if (output / PLAN).is_file():
         plan = Plan.read(output / PLAN)
-        _check_same(plan, wished, output)
-        if (output / REPORT).is_file():
+        check_same(plan, wished, output)
+        if is_finished(output):
             print(f"{output} is finished: see {output / REPORT}. --overwrite trains it anew.")
             return
         print(f"Going on with {output}.")
@@ -80,16 +98,21 @@ def run(arguments: argparse.Namespace) -> None:
 def _wished(arguments: argparse.Namespace) -> Plan:
     """What the command line asks for, with settings only where a plan gives them. Raises ValueError."""
     if arguments.plan is not None:
-        if arguments.images or arguments.labels or arguments.coco:
-            raise ValueError("--plan names its data itself: leave out --images, --labels and --coco, or edit it.")
+        given = [name for name, usual in _DATA_OPTIONS.items() if getattr(arguments, name) != usual]
+        if given:
+            names = ", ".join(_WORDS.get(name, f"--{name.replace('_', '-')}") for name in given)
+            raise ValueError(
+                f"--plan says itself where its data are and how they are read: leave out {names}, or edit it."
+            )
         plan = Plan.read(arguments.plan)
-        minutes = plan.minutes if arguments.minutes is None else arguments.minutes
-        return Plan(plan.data, plan.validation, plan.why_validation, minutes, plan.settings, plan.class_names)
+        minutes = _checked(plan.minutes if arguments.minutes is None else arguments.minutes)
+        plan.config()  # a wrong key is said before the pictures are looked at
+        # The schedule of as many minutes may have been edited; that of others is made anew.
+        settings = plan.settings if minutes == plan.minutes else without_schedule(plan.settings)
+        return Plan(plan.data, plan.validation, plan.why_validation, minutes, settings, plan.class_names)
     if arguments.images is None:
         raise ValueError("Say where the pictures are: --images with --labels or --coco, or --plan.")
-    minutes = DEFAULT_MINUTES if arguments.minutes is None else arguments.minutes
-    if not minutes > 0:
-        raise ValueError(f"--minutes is {minutes}; give more than 0.")
+    minutes = _checked(DEFAULT_MINUTES if arguments.minutes is None else arguments.minutes)
     data = annotated(arguments, arguments.images, arguments.labels, arguments.coco, arguments.category)
     if arguments.val_labels is None and arguments.val_coco is None:
         if arguments.val_images is not None:
@@ -100,39 +123,15 @@ def _wished(arguments: argparse.Namespace) -> Plan:
     return Plan(data, validation, "given by the user", minutes)
 
 
-def _clear(output: Path) -> None:
-    """Remove what an earlier training left in the folder, and nothing else."""
-    for name in (PLAN, CONFIG, WEIGHTS, CARD, REPORT, "evaluation.csv", "evaluation.json"):
-        (output / name).unlink(missing_ok=True)
-    for name in (DATA, TRAINING):
-        shutil.rmtree(output / name, ignore_errors=True)
-
-
-def _check_same(plan: Plan, wished: Plan, output: Path) -> None:
-    """Raise a ValueError where the folder has a training of something else."""
-    different = []
-    if _absolute(plan) != _absolute(wished):
-        different.append("pictures")
-    if plan.minutes != wished.minutes:
-        different.append("minutes")
-    if wished.settings and schedule_keys(plan.settings) != schedule_keys(wished.settings):
-        different.append("settings")
-    if different:
-        raise ValueError(
-            f"{output} has a training with other {' and '.join(different)} (see {output / PLAN}). Name another "
-            "--output, or begin anew by --overwrite."
-        )
-
-
-def _absolute(plan: Plan) -> tuple:
-    paths = (plan.data.images, plan.data.labels, plan.data.coco)
-    return tuple(path and path.absolute() for path in paths)
+def _checked(minutes: float) -> float:
+    if not minutes > 0:
+        raise ValueError(f"The time is {minutes} minutes; give more than 0 (--minutes).")
+    return minutes
 
 
 def _begin(output: Path, wished: Plan, started: float) -> Prepared:
     """Look at the data and make the plan, which is written last."""
-    output.mkdir(parents=True, exist_ok=True)
-    wished = replace(wished, settings=schedule_keys(wished.settings))
+    clear(output, [REPORT])
     prepared = prepare(wished, output / DATA, partial(tqdm, unit="picture", desc="looking", leave=False, disable=None))
     print(tabulate(prepared.found))
     for line in prepared.doubts:
@@ -141,6 +140,12 @@ def _begin(output: Path, wished: Plan, started: float) -> Prepared:
     cfg = _training_config(prepared.plan, output)
     speed = measure_speed(cfg)
     left = 60 * wished.minutes - (time.perf_counter() - started)
+    least = 60 * _LEAST_SHARE * wished.minutes
+    if left < least:
+        print(
+            f"Looking at the pictures took long: the training ends {(least - left) / 60:.1f} minutes later than wished."
+        )
+        left = least
     schedule = make_schedule(left, speed, prepared.validation_sizes, network_scale(cfg))
     settings = schedule.settings | prepared.plan.settings
     plan = replace(prepared.plan, settings=settings, learning_minutes=round(schedule.learning / 60, 3))
@@ -159,7 +164,7 @@ def setting_rows(plan: Plan) -> list[tuple[str, str, str]]:
 
 def _training_config(plan: Plan, output: Path) -> CfgNode:
     cfg = plan.config()
-    cfg.DATASETS.COCO_FILES = coco_entries(plan, output / DATA)
+    cfg.DATASETS.COCO_FILES = coco_entries(plan, output / DATA, output.absolute().name)
     (cfg.DATASETS.TRAIN,), (cfg.DATASETS.TEST,) = ([(entry[0],)] for entry in cfg.DATASETS.COCO_FILES)
     cfg.OUTPUT_DIR = str(output / TRAINING)
     cfg.SOLVER.MAX_ITER = SCHEDULE_LENGTH

@@ -57,6 +57,8 @@ class TimeBudgetHook(HookBase):
             budget: seconds.
             tell: hears of every iteration.
         """
+        if not budget > 0:
+            raise ValueError(f"There are {budget:g} seconds to train for: give the training more minutes.")
         self._budget = budget
         self._tell = tell
         self._since = 0.0

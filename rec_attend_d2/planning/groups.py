@@ -95,7 +95,10 @@ def look_alike_groups(pictures: Sequence[PictureFacts]) -> tuple[list[list[int]]
         order = sorted(numbers, key=lambda index: _natural(pictures[int(index)].file_name))
         runs = np.empty(len(pictures), int)
         runs[order] = numbers * min(_RUNS, len(pictures)) // len(pictures)
-        return _members(runs), "all look alike, as in a film, so that runs in the order of their names stay together"
+        digests = _numbered([picture.digest for picture in pictures])
+        return _members(
+            _join(runs, digests)
+        ), "all look alike, as in a film, so that runs in the order of their names stay together"
     return _members(_join(numbers, _numbered([picture.digest for picture in pictures]))), "drawn by chance"
 
 
@@ -153,3 +156,22 @@ def _members(labels: NDArray[np.int64]) -> list[list[int]]:
 def _natural(file_name: str) -> list:
     """Sorts t2 before t10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file_name)]
+
+
+def beside_validation(validation: Sequence[str], looked_at: Sequence[str], file_names: Sequence[str]) -> list[str]:
+    """Pictures that were not looked at and lie beside one for validation, in the order of the names.
+
+    They may be of the same plate or film, so that they are for neither side.
+    """
+    kept, known = set(validation), set(looked_at)
+    order = sorted(file_names, key=_natural)
+    places = np.array([place for place, name in enumerate(order) if name in known])
+    after = np.clip(np.searchsorted(places, np.arange(len(order))), 1, len(places) - 1) if len(places) > 1 else None
+    found = []
+    for place, name in enumerate(order):
+        if name in known or after is None:
+            continue
+        near = min(places[after[place] - 1], places[after[place]], key=lambda other: abs(int(other) - place))
+        if order[near] in kept:
+            found.append(name)
+    return found

@@ -110,8 +110,8 @@ class Plan:
             validation=validation if isinstance(validation, list) else _annotated(validation, f"{path}, validation"),
             why_validation=content["why_validation"],
             minutes=float(content["minutes"]),
-            settings={key: _setting(item, f"{path}, {key}") for key, item in content["settings"].items()},
-            class_names=list(content["classes"]),
+            settings={key: _setting(item, f"{path}, {key}") for key, item in (content["settings"] or {}).items()},
+            class_names=list(content["classes"] or []),
             learning_minutes=float(content.get("learning_minutes", 0.0)),
         )
 

@@ -11,8 +11,8 @@ from ..data.datasets.coco_files import load_coco
 from ..data.datasets.label_sources import some_names
 from ..data.picture_check import check_pictures, equal_files
 from ..whole_files import write_json
-from .groups import choose_validation
-from .plan import Plan, Setting, choose_settings
+from .groups import beside_validation, choose_validation
+from .plan import Plan, choose_settings
 from .survey import Progress, Survey, doubts, findings, survey
 
 _TRAIN, _VAL, _FINDINGS = "train.json", "val.json", "findings.json"
@@ -59,11 +59,19 @@ def prepare(wished: Plan, folder: Path, progress: Progress = lambda items: items
         )
     facts = check_pictures(data_sets, True, progress)
     found = survey(records, names, progress)
-    plan, validation = _divided(wished, found)
+    plan, validation = _divided(wished, found, [image["file_name"] for image in content["images"]])
     if isinstance(validation, Annotated):
         kept = {image["file_name"] for image in content["images"]}
     else:
-        kept = {image["file_name"] for image in content["images"]} - set(validation)
+        file_names = [image["file_name"] for image in content["images"]]
+        listed = {os.path.join(str(wished.data.images), name): name for name in file_names}
+        looked_at = [listed[picture.file_name] for picture in found.pictures]
+        beside = beside_validation(validation, looked_at, file_names)
+        kept = set(file_names) - set(validation) - set(beside)
+        if beside:
+            plan = replace(
+                plan, why_validation=f"{plan.why_validation}; {len(beside)} beside them are for neither side"
+            )
         _check_known(validation, content, json_file)
         write_part(content, set(validation), folder / _VAL)
     write_part(content, kept, folder / _TRAIN)
@@ -80,12 +88,14 @@ def prepare(wished: Plan, folder: Path, progress: Progress = lambda items: items
     return Prepared(replace(plan, settings=settings, class_names=names), rows, lines, sizes)
 
 
-def _divided(wished: Plan, found: Survey) -> tuple[Plan, list[str] | Annotated]:
+def _divided(wished: Plan, found: Survey, file_names: Sequence[str]) -> tuple[Plan, list[str] | Annotated]:
     """The plan with its validation pictures, and these."""
     if wished.validation:
         return wished, wished.validation
     split = choose_validation(found.pictures)
-    names = [os.path.relpath(name, wished.data.images).replace(os.sep, "/") for name in split.validation]
+    # As load_coco puts them together.
+    listed = {os.path.join(str(wished.data.images), name): name for name in file_names}
+    names = [listed[name] for name in split.validation]
     return replace(wished, validation=names, why_validation=split.why), names
 
 
@@ -126,19 +136,12 @@ def read_prepared(plan: Plan, folder: Path) -> Prepared:
     return Prepared(plan, [(what, value) for what, value in content["findings"]], content["doubts"], sizes)
 
 
-def coco_entries(plan: Plan, folder: Path) -> list[list[str]]:
+def coco_entries(plan: Plan, folder: Path, stem: str) -> list[list[str]]:
     """Entries of DATASETS.COCO_FILES of the two data sets, for training and for validation.
 
-    They are named after the model, but as no data set of this project is.
+    They are named after the model (``stem``), but as no data set of this project is.
     """
-    stem = folder.absolute().parent.name
     return [
         [f"{stem}_for_training", str(folder / _TRAIN), str(plan.data.images)],
         [f"{stem}_for_validation", str(folder / _VAL), str(_val_images(plan))],
     ]
-
-
-def schedule_keys(settings: dict[str, Setting]) -> dict[str, Setting]:
-    """Settings without those that follow from the machine's speed, unless they were set by hand."""
-    machine = ("TEST.EVAL_PERIOD", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.EARLY_STOPPING")
-    return {key: item for key, item in settings.items() if key not in machine or item.why == Setting.why}

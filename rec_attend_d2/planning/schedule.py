@@ -64,3 +64,9 @@ def make_schedule(
         period = max(1, iterations // EVALUATIONS)
         settings["SOLVER.CHECKPOINT_PERIOD"] = Setting(period, f"{speed}; evaluations on the way would take too long")
     return Schedule(learning, settings)
+
+
+def without_schedule(settings: dict[str, Setting]) -> dict[str, Setting]:
+    """Settings without those that follow from the machine's speed and the minutes, unless they were set by hand."""
+    machine = ("TEST.EVAL_PERIOD", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.EARLY_STOPPING")
+    return {key: item for key, item in settings.items() if key not in machine or item.why == Setting.why}

@@ -117,7 +117,10 @@ class RecordFolder:
 
     def write_objects(self, label: str, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
         """Keep the objects of a picture."""
-        with written_at_once(self.objects_path(label)) as partial, partial.open("w", newline="") as file:
+        with (
+            written_at_once(self.objects_path(label)) as partial,
+            partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(columns)
             writer.writerows(rows)
@@ -128,12 +131,12 @@ class RecordFolder:
 
     def object_columns(self, label: str) -> list[str]:
         """Names of what was measured."""
-        with self.objects_path(label).open(newline="") as file:
+        with self.objects_path(label).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             return next(csv.reader(file))
 
     def objects(self, label: str) -> Iterator[dict[str, str]]:
         """What was measured of each object, by column."""
-        with self.objects_path(label).open(newline="") as file:
+        with self.objects_path(label).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             yield from csv.DictReader(file)
 
     def coco_path(self, label: str) -> Path:

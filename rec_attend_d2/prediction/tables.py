@@ -86,7 +86,7 @@ class Tables:
 
     def _write_counts(self, found: Sequence[tuple[ImageSource, Record]]) -> None:
         with written_at_once(self._results / "counts.csv") as partial:
-            with partial.open("w", newline="", encoding="utf-8") as file:
+            with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 writer = csv.writer(file)
                 writer.writerow(COUNT_COLUMNS)
                 # Named as it is now; it may have been named by another path before.
@@ -97,7 +97,7 @@ class Tables:
         for source, _ in found:
             columns.update(dict.fromkeys(self._records.object_columns(source.label)))
         with written_at_once(self._results / TABLES["objects"]) as partial:
-            with partial.open("w", newline="", encoding="utf-8") as file:
+            with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 writer = csv.DictWriter(file, ["file", "frame", *columns])
                 writer.writeheader()
                 for source, record in found:

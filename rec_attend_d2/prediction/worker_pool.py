@@ -137,7 +137,7 @@ def _work(connection: Connection, start: Callable[[], Work], inherited: Sequence
 
 
 def _how_it_ended(status: int | None) -> str:
-    if status == -signal.SIGKILL:
+    if status == -getattr(signal, "SIGKILL", 9):  # which Windows does not have
         return "its process was killed, as happens where memory runs out"
     if status is not None and status < 0:
         return f"its process was ended by signal {-status}"

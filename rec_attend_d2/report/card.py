@@ -62,4 +62,4 @@ def write_card(
         validation=validation,
     )
     with written_at_once(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -74,7 +74,7 @@ def write_report(
     write_json(folder / JSON, measured.as_json())
     write_table(folder / CSV, measured.pictures)
     with written_at_once(folder / HTML) as partial:
-        partial.write_text(render_html(title, sections), encoding="utf-8")
+        partial.write_text(render_html(title, sections), encoding="utf-8", errors="backslashreplace")
     return folder / HTML
 
 

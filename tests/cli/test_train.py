@@ -100,10 +100,11 @@ def _raise_config(cfg, *_):
         (["--output", "o"], "Say where the pictures are"),
         (["--images", "none", "--labels", "none", "--output", "o"], "none does not exist"),
         (["--images", "i", "--labels", "l", "--coco", "c", "--output", "o"], "not both"),
-        (["--images", "i", "--labels", "l", "--minutes", "0", "--output", "o"], "--minutes is 0"),
+        (["--images", "i", "--labels", "l", "--minutes", "0", "--output", "o"], "The time is 0.0 minutes"),
         (["--images", "i", "--labels", "l", "--val-images", "v", "--output", "o"], "--val-images needs"),
         (["--plan", "none.yaml", "--output", "o"], "The plan 'none.yaml' does not exist"),
-        (["--plan", "p", "--images", "i", "--output", "o"], "--plan names its data itself"),
+        (["--plan", "p", "--images", "i", "--output", "o"], "--plan says itself where its data are"),
+        (["--plan", "p", "--split-components", "--output", "o"], "leave out --split-components"),
     ],
 )
 def test_wrong_words_are_one_line(words, message, tmp_path, monkeypatch):
@@ -112,3 +113,33 @@ def test_wrong_words_are_one_line(words, message, tmp_path, monkeypatch):
         main(["train", *words])
     text = str(stopped.value)
     assert text.startswith("rec-attend train: ") and message in text and "\n" not in text
+
+
+def test_nothing_of_the_users_is_written_over(discs, tmp_path, monkeypatch):
+    folder = tmp_path / "project"
+    for name in ("images", "labels"):
+        (folder / "training" / "data" / name).mkdir(parents=True)
+    (folder / "README.md").write_text("mine")
+    data = folder / "training" / "data"
+    before = sorted(folder.rglob("*"))
+    inside = ["train", "--images", data / "images", "--labels", data / "labels", "--output", folder, "--overwrite"]
+    with pytest.raises(SystemExit, match="lies where the training writes its own files"):
+        main(list(map(str, inside)))
+    paths = ["--images", discs / "images", "--labels", discs / "labels"]
+    with pytest.raises(SystemExit, match="has README.md, training, which no rec-attend train wrote"):
+        main(list(map(str, ["train", *paths, "--output", folder, "--overwrite"])))
+    assert sorted(folder.rglob("*")) == before and (folder / "README.md").read_text() == "mine"
+
+
+def test_a_plan_of_the_same_folder_is_refused(trained):
+    plan = trained[0] / "plan.yaml"
+    before = plan.read_text()
+    with pytest.raises(SystemExit, match="name another --output"):
+        main(["train", "--plan", str(plan), "--output", str(trained[0]), "--overwrite"])
+    assert plan.read_text() == before
+
+
+def test_other_ways_to_read_labels_are_another_training(trained, discs):
+    paths = ["--images", discs / "images", "--labels", discs / "labels", "--output", trained[0], "--minutes", 0.5]
+    with pytest.raises(SystemExit, match="another way to read them"):
+        main(list(map(str, ["train", *paths, "--keep-components"])))

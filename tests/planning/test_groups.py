@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rec_attend_d2.planning.groups import choose_validation, name_stem
+from rec_attend_d2.planning.groups import beside_validation, choose_validation, name_stem
 from rec_attend_d2.planning.survey import look
 
 
@@ -77,3 +77,11 @@ def test_both_sides_have_objects(pictures):
         assert all(any(fact.areas for fact in side) for side in sides)
     with pytest.raises(ValueError, match="1 picture has objects, but at least two"):
         choose_validation(facts[1:])
+
+
+def test_what_was_not_looked_at_beside_validation_is_for_neither_side():
+    names = [f"plate{p}_{i}.png" for p in range(12) for i in range(3)]
+    looked_at = names[1::3]
+    found = beside_validation(["plate3_1.png", "plate11_1.png"], looked_at, names)
+    assert found == ["plate3_0.png", "plate3_2.png", "plate11_0.png", "plate11_2.png"]
+    assert beside_validation(["plate3_1.png"], names, names) == []

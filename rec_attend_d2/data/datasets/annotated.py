@@ -5,7 +5,7 @@ the Data Science Bowl 2018, a folder for each image with a mask file for each ob
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...whole_files import write_json
@@ -39,6 +39,11 @@ class Annotated:
     unlabeled: str = "refuse"
     pieces: str = "check"
     category: str = "object"
+
+    def absolute(self) -> "Annotated":
+        """The same, by paths that do not depend on the working directory."""
+        labels, coco = (path and path.absolute() for path in (self.labels, self.coco))
+        return replace(self, images=self.images.absolute(), labels=labels, coco=coco)
 
     def sources(self) -> Sequence[LabelImage | MaskFiles]:
         """The pictures of a folder with label images, or with mask files. Raises ValueError, FileNotFoundError."""
