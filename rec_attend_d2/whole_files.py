@@ -11,7 +11,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing is locked
+    fcntl = None  # type: ignore[assignment]
 
 # Machine and process that a partial file was written by.
 _LEFTOVER = re.compile(r"\.([A-Za-z0-9]+)-(\d+)\.partial$")
@@ -69,6 +74,38 @@ def _says_full(error: OSError | RuntimeError, path: Path) -> bool:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     # PyTorch's own writer, which keeps no error number.
     return "PytorchStreamWriter failed" in str(error) or "unexpected pos" in str(error)
+
+
+class Held(Exception):
+    """Another process holds a file; the message says which."""
+
+
+def hold(path: Path) -> IO[str]:
+    """Let no other process hold a file until the returned one is closed, or this process ends, however it ends.
+
+    The file says which process holds it, and stays when it does no longer, without meaning anything. On Windows and on
+    file systems without locks nothing is held.
+
+    Raises:
+        Held: another process does.
+        OSError: the file cannot be written.
+    """
+    file = path.open("a+", encoding="utf-8")
+    if fcntl is not None:
+        try:
+            # Not flock, which the data loader's workers would share and hold for some seconds more.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise Held(holder) from None
+        except OSError:
+            pass  # a file system without locks
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}\n")
+    file.flush()
+    return file
 
 
 def _host() -> str:

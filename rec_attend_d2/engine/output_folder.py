@@ -1,7 +1,6 @@
 """The folder of a training: one training at a time, never over another one, and resumed only as what it was."""
 
 import os
-import platform
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO
@@ -9,12 +8,8 @@ from typing import IO
 from detectron2.config import CfgNode
 
 from ..config import changed_settings
+from ..whole_files import Held, hold
 from .checkpointer import LAST_NAME, read_trainer_state
-
-try:
-    import fcntl
-except ImportError:  # Windows, where nothing is locked
-    fcntl = None  # type: ignore[assignment]
 
 # Says which process trains in a folder. It stays when the process ends, without meaning anything.
 LOCK_NAME = ".training_lock"
@@ -51,26 +46,13 @@ def hold_folder(folder: Path, option: str = "OUTPUT_DIR") -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK_NAME).open("a+", encoding="utf-8")
+        _held.append(hold(folder / LOCK_NAME))
     except OSError as error:
         raise Refused(f"'{folder}' cannot be written to ({error.strerror}): give another {option}.") from error
-    if fcntl is not None:
-        try:
-            # Not flock, which the data loader's workers would share and hold for some seconds more.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            file.close()
-            raise Refused(
-                f"'{folder}' is being trained in by {holder}: wait for its end, end it, or give another {option}."
-            ) from None
-        except OSError:
-            pass  # a file system without locks
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {platform.node()}\n")
-    file.flush()
-    _held.append(file)
+    except Held as holder:
+        raise Refused(
+            f"'{folder}' is being trained in by {holder}: wait for its end, end it, or give another {option}."
+        ) from None
 
 
 def check_unused(folder: Path) -> None:

@@ -1,8 +1,8 @@
 """Counts the pictures of files in several processes, and goes on where it was stopped."""
 
 import os
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from ..threads import usable_cores
+from ..whole_files import Held, hold
 from .counter import TABLES, Outcome, PictureCounter, Task
 from .image_files import Choice, ImageReader, list_pictures
 from .pixel_size import PixelSize
@@ -121,6 +122,45 @@ def count_pictures(
     Raises:
         OSError, ValueError: something is wrong with the model, the settings or the files, before anything is counted.
     """
+    with _held(results, settings.shard):
+        return _count_pictures(files, settings, results, outputs, overwrite, say)
+
+
+@contextmanager
+def _held(results: Path | None, shard: Shard) -> Iterator[None]:
+    """Within it no other process counts the same part into a folder of results. Raises a ValueError where one does."""
+    if results is None:
+        yield
+        return
+    folder = RecordFolder(results).folder
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        file = hold(folder / f".lock_{shard.number}_of_{shard.parts}")
+    except Held as holder:
+        raise ValueError(
+            f"{holder} is counting into '{results}': wait for its end, or name another --output (on several machines "
+            "give each its --shard)."
+        ) from None
+    try:
+        yield
+    finally:
+        file.close()
+        if not any(folder.glob("*.json")):  # nothing was counted: leave no folder behind
+            with suppress(OSError):
+                Path(file.name).unlink()
+                folder.rmdir()
+                results.rmdir()
+
+
+def _count_pictures(
+    files: Sequence[str],
+    settings: Settings,
+    results: Path | None,
+    outputs: frozenset[str],
+    overwrite: bool,
+    say: Callable[[str], object],
+) -> Summary:
+    """See :func:`count_pictures`, whose folder of results is held."""
     records = RecordFolder(results).read_all() if results is not None else {}
     any_type = len(settings.cfg.INPUT.CONTRAST_PERCENTILES) > 0
     known = {key: record.label for key, record in records.items()}

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -459,3 +461,19 @@ def test_a_video(run, tmp_path):
         assert status == 0 and printed.startswith("3 frames, ")
         assert cv2.VideoCapture(str(drawn)).get(cv2.CAP_PROP_FRAME_COUNT) == 3
         assert [row["frame"] for row in rows_of(counts)] == ["0", "1", "2"]
+
+
+def test_one_count_at_a_time_in_a_folder_of_results(model, pictures, tmp_path):
+    results = tmp_path / "results"
+    (results / ".records").mkdir(parents=True)
+    code = "import sys, pathlib; from rec_attend_d2.whole_files import hold; f = hold(pathlib.Path(sys.argv[1])); "
+    code += "print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(results / ".records" / ".lock_1_of_1")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        words = ["count", "--model", str(model), str(pictures), "--output", str(results), "--processes", "1"]
+        with pytest.raises(SystemExit, match=f"process {other.pid} on .* is counting into"):
+            cli.main(words)
+        other.stdin.close()
+    cli.main(words)
+    assert len((results / "counts.csv").read_text().splitlines()) == 6
