@@ -144,7 +144,8 @@ def main() -> None:
         print(json.dumps(rows[variant]), flush=True)
     if arguments.output:
         settings = {"config": arguments.config_file, "batch": arguments.batch, "threads": arguments.threads}
-        write_json(arguments.output, {**settings, "variants": rows})
+        kept = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}  # of trainings
+        write_json(arguments.output, {**kept, **settings, "variants": rows})
 
 
 if __name__ == "__main__":

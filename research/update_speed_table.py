@@ -130,6 +130,8 @@ def render_trials(content: Mapping[str, Any]) -> str:
         f"The mask head's {head['steps']} steps take {head['one_by_one']:.2f} CPU seconds one by one and "
         f"{head['as_one_batch']:.2f} as one batch: {saved:.1%} of a training step."
     )
+    quality = "; ".join(f"{name} {row['SBD']:.3f} / {row['abs_DiC']:.2f}" for name, row in content["quality"].items())
+    text += f" SBD / |DiC| of {content['quality_of']}: {quality}."
     return f"{tabulate(rows, headers='keys', tablefmt='github', disable_numparse=True)}\n\n{text}\n"
 
 
