@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
 
 # Name of each command, which is that of its file here, and what it does.
@@ -15,6 +16,9 @@ COMMANDS = {
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run the command that ``words`` name, by default the command line's; what is wrong is said in one line."""
+    # Of other libraries about themselves, which tells a user nothing.
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
+    warnings.filterwarnings("ignore", "pkg_resources is deprecated")
     words = sys.argv[1:] if words is None else list(words)
     parser = argparse.ArgumentParser(prog="rec-attend", description="Count objects by recurrent attention.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))

@@ -6,6 +6,7 @@ from pathlib import Path
 from ..data.datasets.annotated import Annotated
 from ..data.datasets.label_images import Background
 from ..data.datasets.label_sources import UNLABELED
+from ..prediction.sources import is_image_name
 
 
 def background_of(text: str) -> Background:
@@ -54,6 +55,15 @@ def annotated(
     """Where the pictures are. Raises a ValueError where options exclude each other."""
     if labels is not None and coco is not None:
         raise ValueError("Give label images or a COCO json, not both.")
+    if labels is not None and labels.resolve() == images.resolve() and arguments.image_suffix == arguments.label_suffix:
+        raise ValueError(
+            f"Images and label images are in the same folder {images}: tell them apart by --image-suffix and "
+            "--label-suffix, such as _img and _mask."
+        )
+    if labels is None and coco is None and images.is_dir() and any(map(is_image_name, images.iterdir())):
+        raise ValueError(
+            f"{images} has images: name the folder of their label images by --labels, or a json by --coco."
+        )
     return Annotated(
         images,
         labels,

@@ -1,6 +1,7 @@
 """``rec-attend count``: find and count the objects of pictures, a video or a camera."""
 
 import argparse
+import glob
 import os
 import sys
 from dataclasses import replace
@@ -16,7 +17,7 @@ from ..prediction.models import find_model
 from ..prediction.pixel_size import PixelSize
 from ..prediction.published import FOLDER_VARIABLE
 from ..prediction.running import INTERRUPTED, count_video, say
-from ..prediction.sources import find_images, open_video, open_webcam, plural
+from ..prediction.sources import find_images, is_image_name, open_video, open_webcam, plural
 from ..prediction.writers import COUNT_COLUMNS, CountFile, CountTable, Writer, video_path
 
 _THRESHOLD = "MODEL.REC_ATTEND.TEST.SCORE_THRESHOLD"
@@ -205,6 +206,10 @@ def _count_pictures(arguments: argparse.Namespace, settings: Settings) -> None:
         raise ValueError(f"{what} needs --output FOLDER, where the results go.")
     if results is not None and results.exists() and not results.is_dir():
         raise ValueError(f"--output '{results}' is a file; name a folder for the results.")
+    # A single image that is missing is named at the end, as those that are damaged; a folder at once.
+    for name in arguments.inputs:
+        if not (glob.has_magic(name) or is_image_name(name) or Path(name).expanduser().exists()):
+            raise ValueError(f"There is no file or folder '{name}'.")
     own = [] if results is None else [results / name for name in PICTURE_FILES]
     files = find_images(arguments.inputs, arguments.recursive, say, own)
     summary = count_pictures(files, settings, results, outputs, arguments.overwrite, say)
@@ -217,6 +222,8 @@ def _report(summary: Summary, results: Path | None) -> None:
     """Say what was done, and exit with 1 or INTERRUPTED unless all is well."""
     where = "" if results is None else f" in {results / 'counts.csv'}"
     print(f"{plural(summary.pictures, 'picture')}, {plural(summary.objects, 'object')}{where}.", flush=True)
+    if summary.pictures and not summary.objects:
+        print("Nothing was found in any picture: is it the right --model, do objects have another --object-size?")
     if summary.failures:
         number = plural(len(summary.failures), "picture")
         print("\n".join([f"rec-attend count: {number} could not be counted:", *summary.failures]), file=sys.stderr)

@@ -45,6 +45,8 @@ from .model_folder import (
 DEFAULT_MINUTES = 20.0
 # Share of the time that learning and what follows get at least, however long it took to look at the pictures.
 _LEAST_SHARE = 0.4
+# Of fewer validation objects an error says little.
+_FEW_OBJECTS = 150
 # The options about data, and what they are where nobody gives them.
 _DATA_OPTIONS = {
     **dict.fromkeys(("images", "labels", "coco", "val_images", "val_labels", "val_coco", "background", "unlabeled")),
@@ -223,7 +225,7 @@ def _finish(cfg: CfgNode, weights: Path, prepared: Prepared, output: Path) -> No
         findings=findings,
         metrics_file=_logged(output / TRAINING / "metrics.json"),
     )
-    _say(measured, output)
+    _say(measured, chosen, output)
 
 
 def _logged(metrics_file: Path) -> Path | None:
@@ -248,10 +250,18 @@ def _threshold_row(chosen: Chosen) -> tuple[str, str, str]:
     return "MODEL.REC_ATTEND.TEST.SCORE_THRESHOLD", f"{chosen.threshold:g}", why
 
 
-def _say(measured: Measured, output: Path) -> None:
+def _say(measured: Measured, chosen: Chosen, output: Path) -> None:
     summary = measured.summary
+    (own,) = (item for item in chosen.tried if item.threshold == chosen.threshold)
     print(
         f"\nOn {summary['pictures']:g} validation pictures with {summary['true_count']:g} objects: counts are off by "
         f"{summary['abs_DiC']:.2f} in the mean ({summary['relative_count_error']:.1%} of the objects), outlines agree "
-        f"by {summary['SBD']:.3f} (SBD, 1 is best).\nPictures, curves, what is missed: {output / REPORT}"
+        f"by {summary['SBD']:.3f} (SBD, 1 is best). On {chosen.pictures} training pictures: "
+        f"{own.relative_count_error:.1%}, {own.sbd:.3f}."
     )
+    if summary["true_count"] < _FEW_OBJECTS:
+        print(
+            f"These are few objects to measure on: expect more than {summary['relative_count_error']:.1%} on new "
+            "pictures."
+        )
+    print(f"Pictures, curves, what is missed: {output / REPORT}")

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..threads import usable_cores
 from ..whole_files import Held, hold
-from .counter import TABLES, Outcome, PictureCounter, Task
+from .counter import PICTURE_FILES, TABLES, Outcome, PictureCounter, Task
 from .image_files import Choice, ImageReader, list_pictures
 from .pixel_size import PixelSize
 from .predictor import Predictor, batches
@@ -218,7 +218,8 @@ def _say_what_is_there(done: int, outdated: int, say: Callable[[str], object]) -
 
 
 def _say_what_is_old(results: Path, outputs: frozenset[str], say: Callable[[str], object]) -> None:
-    old = [f"{name} (--{kind})" for kind, name in TABLES.items() if kind not in outputs and (results / name).exists()]
+    names = {**{kind: f"{kind}/" for kind in PICTURE_FILES}, **TABLES}
+    old = [f"{name} (--{kind})" for kind, name in names.items() if kind not in outputs and (results / name).exists()]
     if old:
         say(f"Not asked for now, so that it stays as an earlier run wrote it: {', '.join(old)}.")
 

@@ -87,7 +87,7 @@ class Tables:
     def _write_counts(self, found: Sequence[tuple[ImageSource, Record]]) -> None:
         with written_at_once(self._results / "counts.csv") as partial:
             with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-                writer = csv.writer(file)
+                writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(COUNT_COLUMNS)
                 # Named as it is now; it may have been named by another path before.
                 writer.writerows([source.file, *record.row[1:]] for source, record in found)
@@ -98,7 +98,7 @@ class Tables:
             columns.update(dict.fromkeys(self._records.object_columns(source.label)))
         with written_at_once(self._results / TABLES["objects"]) as partial:
             with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-                writer = csv.DictWriter(file, ["file", "frame", *columns])
+                writer = csv.DictWriter(file, ["file", "frame", *columns], lineterminator="\n")
                 writer.writeheader()
                 for source, record in found:
                     place = {"file": source.file, "frame": record.row[1]}

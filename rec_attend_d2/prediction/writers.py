@@ -230,7 +230,7 @@ class CountFile(Writer):
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("w", newline="", encoding="utf-8")
-        self._rows = csv.writer(self._file)
+        self._rows = csv.writer(self._file, lineterminator="\n")
         self._rows.writerow(COUNT_COLUMNS)
 
     def add(self, frame: Frame, prediction: Prediction, seconds: float) -> None:

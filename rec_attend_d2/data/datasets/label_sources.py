@@ -154,7 +154,8 @@ def pair_files(images: Selection, labels: Selection, unlabeled: str, background:
     if lonely:
         raise ValueError(
             f"{some_names(lonely)} of {len(label_files)} label images: no image of that name in {images.folder} "
-            f"{_naming(images, labels)}. Add the images, or correct the suffixes."
+            f"{_naming(images, labels)}. Add the images, or correct the suffixes (such as "
+            "--image-suffix _img --label-suffix _mask)."
         )
     missing = [path for name, path in image_files.items() if name not in label_files]
     if missing and unlabeled == "refuse":
