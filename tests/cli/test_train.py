@@ -98,7 +98,7 @@ def _raise_config(cfg, *_):
     ("words", "message"),
     [
         (["--output", "o"], "Say where the pictures are"),
-        (["--images", "none", "--labels", "l", "--output", "o"], "none does not exist"),
+        (["--images", "none", "--labels", "l", "--output", "o"], "l does not exist"),
         (["--images", "i", "--labels", "i", "--output", "o"], "in the same folder i: tell them apart"),
         (["--images", "i", "--labels", "l", "--coco", "c", "--output", "o"], "not both"),
         (["--images", "i", "--labels", "l", "--minutes", "0", "--output", "o"], "The time is 0.0 minutes"),
