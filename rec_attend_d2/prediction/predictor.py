@@ -8,8 +8,10 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar, overload
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
@@ -176,6 +178,11 @@ class Predictor:
         mapped = map_large_image(path) if isinstance(self._mapper, WindowMapper) else None
         if mapped is not None:
             return mapped
+        pages = cv2.imcount(os.fspath(path)) if Path(path).suffix.lower() in (".tif", ".tiff") else 1
+        if pages > 1:
+            raise ValueError(
+                f"Image {os.fspath(path)} has {pages} pages: rec-attend count takes one of them or each (--page N or all)."
+            )
         return read_image(path, self.cfg.INPUT.CONTRAST_PERCENTILES)
 
     def prepare(self, image: Pixels, name: str = "The image") -> NDArray:
