@@ -181,7 +181,8 @@ class Predictor:
         pages = cv2.imcount(os.fspath(path)) if Path(path).suffix.lower() in (".tif", ".tiff") else 1
         if pages > 1:
             raise ValueError(
-                f"Image {os.fspath(path)} has {pages} pages: rec-attend count takes one of them or each (--page N or all)."
+                f"Image {os.fspath(path)} has {pages} pages. Of these rec-attend count takes one (--page N) or each "
+                "(--page all)."
             )
         return read_image(path, self.cfg.INPUT.CONTRAST_PERCENTILES)
 

@@ -180,5 +180,5 @@ def test_a_score_threshold_reaches_the_papers_postprocessing(images, tmp_path):
 def test_a_tiff_of_several_pages_is_no_picture(predictor, tmp_path):
     path = str(tmp_path / "stack.tif")
     cv2.imwritemulti(path, [np.zeros((20, 30), np.uint8)] * 3)
-    with pytest.raises(ValueError, match="stack.tif has 3 pages: rec-attend count"):
+    with pytest.raises(ValueError, match="stack.tif has 3 pages. Of these rec-attend count takes"):
         predictor.read(path)
