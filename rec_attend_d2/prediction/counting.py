@@ -1,7 +1,7 @@
 """Counts the pictures of files in several processes, and goes on where it was stopped."""
 
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,13 +10,14 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
+from ..data import sees_windows
 from ..threads import usable_cores
 from ..whole_files import Held, hold
 from .counter import PICTURE_FILES, TABLES, Outcome, PictureCounter, Task
 from .image_files import Choice, ImageReader, list_pictures
 from .pixel_size import PixelSize
 from .predictor import Predictor, batches
-from .records import RecordFolder, fingerprint_of, key_of
+from .records import Record, RecordFolder, fingerprint_of, key_of
 from .running import build_predictor
 from .sources import plural
 from .tables import Tables
@@ -25,7 +26,6 @@ from .writers import CocoResults, check_inputs_stay, known_categories
 
 # Pictures that go through the model at a time where nobody says. On a CPU more are no faster.
 _USUAL_BATCH = {"cpu": 1, "cuda": 8}
-_LARGE_MODEL = "FastRecAttend"
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,38 @@ def count_pictures(
         OSError, ValueError: something is wrong with the model, the settings or the files, before anything is counted.
     """
     with _held(results, settings.shard):
-        return _count_pictures(files, settings, results, outputs, overwrite, say)
+        records = RecordFolder(results).read_all() if results is not None else {}
+        task, failures = _plan(files, settings, results, outputs, records)
+        sources = task.sources
+        todo = list(range(settings.shard.number - 1, len(sources), settings.shard.parts))
+        tables = Tables(task, known_categories(settings.cfg)) if results is not None else None
+        if tables is not None and not overwrite:
+            done = [n for n in todo if tables.is_valid(records.get(key_of(sources[n])), sources[n])]
+            _say_what_is_there(len(done), sum(key_of(sources[n]) in records for n in todo) - len(done), say)
+            todo = sorted(set(todo) - set(done))
+        unreadable = len(failures)
+        if results is not None and todo:
+            _say_what_is_old(results, outputs, say)
+        summary = Summary(failures=failures)
+        try:
+            _count(todo, settings, task, tables, summary)
+        except Exception:
+            with suppress(OSError):  # such as a full disk, which is said already
+                if tables is not None:
+                    tables.write()
+            raise
+        if tables is None:
+            summary.pictures, summary.objects = len(summary.rows), sum(int(row[2]) for row in summary.rows)
+        else:
+            summary.pictures, summary.objects = tables.write()
+            others = len(records.keys() - set(map(key_of, sources)))
+            if others:
+                say(
+                    f"{results} also has results of {plural(others, 'other picture')}, which are not in its tables now."
+                )
+        tried = len(summary.failures) - unreadable
+        summary.missing = max(0, len(sources) - summary.pictures - tried)
+        return summary
 
 
 @contextmanager
@@ -152,53 +183,22 @@ def _held(results: Path | None, shard: Shard) -> Iterator[None]:
                 results.rmdir()
 
 
-def _count_pictures(
+def _plan(
     files: Sequence[str],
     settings: Settings,
     results: Path | None,
     outputs: frozenset[str],
-    overwrite: bool,
-    say: Callable[[str], object],
-) -> Summary:
-    """See :func:`count_pictures`, whose folder of results is held."""
-    records = RecordFolder(results).read_all() if results is not None else {}
+    records: Mapping[tuple[str, int | None], Record],
+) -> tuple[Task, list[str]]:
+    """What is to be counted and written, and why some files cannot be; see :func:`count_pictures`."""
     any_type = len(settings.cfg.INPUT.CONTRAST_PERCENTILES) > 0
     known = {key: record.label for key, record in records.items()}
     sources, failures = list_pictures(files, settings.choice, any_type, known)
-    categories = known_categories(settings.cfg)
-    maps_large = settings.cfg.MODEL.META_ARCHITECTURE == _LARGE_MODEL
-    reader = ImageReader(settings.choice.channel, maps_large)
-    names = [name for _, name in categories]
-    fingerprint = settings.fingerprint()
-    task = Task(sources, reader, results, outputs, fingerprint, names, settings.pixel_size)
+    reader = ImageReader(settings.choice.channel, sees_windows(settings.cfg))
+    names = [name for _, name in known_categories(settings.cfg)]
+    task = Task(sources, reader, results, outputs, settings.fingerprint(), names, settings.pixel_size)
     _check_outputs(task, files)
-    todo = list(range(settings.shard.number - 1, len(sources), settings.shard.parts))
-    tables = Tables(task, categories) if results is not None else None
-    if tables is not None and not overwrite:
-        done = [n for n in todo if tables.is_valid(records.get(key_of(sources[n])), sources[n])]
-        _say_what_is_there(len(done), sum(key_of(sources[n]) in records for n in todo) - len(done), say)
-        todo = sorted(set(todo) - set(done))
-    unreadable = len(failures)
-    if results is not None and todo:
-        _say_what_is_old(results, outputs, say)
-    summary = Summary(failures=failures)
-    try:
-        _count(todo, settings, task, tables, summary)
-    except Exception:
-        with suppress(OSError):  # such as a full disk, which is said already
-            if tables is not None:
-                tables.write()
-        raise
-    if tables is None:
-        summary.pictures, summary.objects = len(summary.rows), sum(int(row[2]) for row in summary.rows)
-    else:
-        summary.pictures, summary.objects = tables.write()
-        others = len(records.keys() - set(map(key_of, sources)))
-        if others:
-            say(f"{results} also has results of {plural(others, 'other picture')}, which are not in its tables now.")
-    tried = len(summary.failures) - unreadable
-    summary.missing = max(0, len(sources) - summary.pictures - tried)
-    return summary
+    return task, failures
 
 
 def _check_outputs(task: Task, files: Sequence[str]) -> None:
