@@ -108,6 +108,11 @@ def hold(path: Path) -> IO[str]:
     return file
 
 
+def user_cache() -> Path:
+    """What this project keeps for the user from one run to the next."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rec_attend_d2"
+
+
 def _host() -> str:
     """This machine's name, without what file names or _LEFTOVER cannot have."""
     return re.sub("[^A-Za-z0-9]", "", platform.node()) or "host"

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from ..threads import usable_cores
-from ..whole_files import write_json
+from ..whole_files import user_cache, write_json
 from .dataset_mapper import check_size
 from .datasets.problems import listed, raise_problems
 from .image_io import count_pages, decode_image, is_dark
@@ -187,9 +187,8 @@ class _Memory:
             common = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
         except ValueError:  # there are none, or they are on several drives
             common = ""
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         name = hashlib.sha1(common.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        self._file = cache / "rec_attend_d2" / "pictures" / f"{name}.json"
+        self._file = user_cache() / "pictures" / f"{name}.json"
         self._entries = self._read()
 
     def _read(self) -> dict[str, list]:

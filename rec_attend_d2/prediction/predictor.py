@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar, overload
 
-import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
@@ -24,7 +23,7 @@ from ..checkpoint import load_weights
 from ..checkpoint.loading import read_object_size
 from ..config import load_config, use_available_device
 from ..data import WindowMapper, build_mapper, sees_windows
-from ..data.image_io import pillow_pixels, read_image, to_bgr
+from ..data.image_io import count_pages, pillow_pixels, read_image, to_bgr
 from ..data.large_images import map_large_image
 from ..modeling import FastRecAttend, RecAttend, RecurrentAttention
 from ..modeling.fast.tiles import Progress
@@ -178,7 +177,7 @@ class Predictor:
         mapped = map_large_image(path) if isinstance(self._mapper, WindowMapper) else None
         if mapped is not None:
             return mapped
-        pages = cv2.imcount(os.fspath(path)) if Path(path).suffix.lower() in (".tif", ".tiff") else 1
+        pages = count_pages(path) if Path(path).suffix.lower() in (".tif", ".tiff") else 1
         if pages > 1:
             raise ValueError(
                 f"Image {os.fspath(path)} has {pages} pages. Of these rec-attend count takes one (--page N) or each "

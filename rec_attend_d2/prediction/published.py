@@ -9,6 +9,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..whole_files import user_cache
+
 FOLDER_VARIABLE = "REC_ATTEND_WEIGHTS"
 # Where the files of releases are to be had.
 RELEASES = "the project's releases page"
@@ -31,8 +33,7 @@ def sha256_of(path: Path) -> str:
 
 def cache_folder() -> Path:
     """The user's folder for published weights."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "rec_attend_d2" / "weights"
+    return user_cache() / "weights"
 
 
 def weights_folders() -> list[Path]:
