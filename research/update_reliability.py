@@ -11,14 +11,12 @@ import argparse
 import json
 import re
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
+from tables import RESULTS, ROOT, markdown, replace_between
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
-RESULTS = ROOT / "docs" / "results" / "reliability"
+FOUND = RESULTS / "reliability"
 BEGIN, END = "<!-- {}: research/update_reliability.py -->\n", "<!-- end of {} -->\n"
 LONGEST = 160
 
@@ -32,7 +30,7 @@ def render_trainings(content: dict[str, Any]) -> str:
         for name, value in figures.items()
         if name != "seconds"
     ]
-    return tabulate(rows, ["part", "what", "figure"], tablefmt="github", disable_numparse=True)
+    return markdown(["part", "what", "figure"], rows)
 
 
 def render_inputs(content: dict[str, Any]) -> str:
@@ -44,10 +42,7 @@ def render_inputs(content: dict[str, Any]) -> str:
     summary = [[command, *(counts[command, verdict] for verdict in verdicts)] for command in commands]
     summary.append(["all", *(sum(counts[command, verdict] for command in commands) for verdict in verdicts)])
     rows = [[_short(row["input"]), row["verdict"], _short(row["message"])] for row in inputs]
-    tables = [
-        tabulate(summary, ["command", *verdicts], tablefmt="github", disable_numparse=True),
-        tabulate(rows, ["input", "verdict", "what it says"], tablefmt="github", disable_numparse=True),
-    ]
+    tables = [markdown(["command", *verdicts], summary), markdown(["input", "verdict", "what it says"], rows)]
     return "\n\n".join(tables)
 
 
@@ -61,7 +56,7 @@ def render() -> dict[str, str]:
     """The tables by the name of their place in the page."""
     parts = {"trainings": render_trainings, "inputs": render_inputs}
     files = {"trainings": "trainings.json", "inputs": "bad_inputs.json"}
-    return {name: show(json.loads((RESULTS / files[name]).read_text())) for name, show in parts.items()}
+    return {name: show(json.loads((FOUND / files[name]).read_text())) for name, show in parts.items()}
 
 
 def main() -> None:
@@ -69,8 +64,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     text = PAGE.read_text(encoding="utf-8")
     for name, table in render().items():
-        before, rest = text.split(BEGIN.format(name))
-        text = f"{before}{BEGIN.format(name)}\n{table}\n\n{END.format(name)}{rest.split(END.format(name))[1]}"
+        text = replace_between(text, BEGIN.format(name), END.format(name), f"\n{table}\n\n")
     PAGE.write_text(text, encoding="utf-8")
 
 
