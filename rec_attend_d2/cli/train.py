@@ -20,11 +20,11 @@ from ..engine.output_folder import hold_folder
 from ..engine.time_budget import SCHEDULE_LENGTH, measure_speed, train_for
 from ..planning import Plan
 from ..planning.preparation import Prepared, coco_entries, prepare, read_prepared
-from ..planning.schedule import THRESHOLD_PICTURES, make_schedule, without_schedule
+from ..planning.schedule import make_schedule, without_schedule
 from ..prediction import Predictor
 from ..report.card import write_card
 from ..report.measure import Measured, measure
-from ..report.thresholds import Chosen, choose_threshold
+from ..report.thresholds import PICTURES, THRESHOLDS, Chosen, choose_threshold
 from ..report.training_report import write_report
 from ..whole_files import written_at_once
 from .annotations import add_annotation_arguments, annotated
@@ -111,7 +111,7 @@ def _wished(arguments: argparse.Namespace) -> Plan:
         plan.config()  # a wrong key is said before the pictures are looked at
         # The schedule of as many minutes may have been edited; that of others is made anew.
         settings = plan.settings if minutes == plan.minutes else without_schedule(plan.settings)
-        return Plan(plan.data, plan.validation, plan.why_validation, minutes, settings, plan.class_names)
+        return replace(plan, minutes=minutes, settings=settings, learning_minutes=0.0)
     if arguments.images is None:
         raise ValueError("Say where the pictures are: --images with --labels or --coco, or --plan.")
     minutes = _checked(DEFAULT_MINUTES if arguments.minutes is None else arguments.minutes)
@@ -148,7 +148,7 @@ def _begin(output: Path, wished: Plan, started: float) -> Prepared:
             f"Looking at the pictures took long: the training ends {(least - left) / 60:.1f} minutes later than wished."
         )
         left = least
-    schedule = make_schedule(left, speed, prepared.validation_sizes, network_scale(cfg))
+    schedule = make_schedule(left, speed, prepared.validation_sizes, network_scale(cfg), PICTURES * len(THRESHOLDS))
     settings = schedule.settings | prepared.plan.settings
     plan = replace(prepared.plan, settings=settings, learning_minutes=round(schedule.learning / 60, 3))
     plan.write(output / PLAN)
@@ -205,11 +205,10 @@ def _finish(cfg: CfgNode, weights: Path, prepared: Prepared, output: Path) -> No
         save_inference_weights(str(weights), str(partial_file))
     predictor = Predictor(cfg, output / WEIGHTS)
     bar = partial(tqdm, unit="picture", leave=False, disable=None)
-    chosen = choose_threshold(predictor, cfg.DATASETS.TRAIN[0], THRESHOLD_PICTURES, partial(bar, desc="threshold"))
-    final = _final_config(cfg, chosen.threshold)
+    chosen = choose_threshold(predictor, cfg.DATASETS.TRAIN[0], progress=partial(bar, desc="threshold"))
+    predictor.score_threshold = chosen.threshold
     with written_at_once(output / CONFIG) as partial_file:
-        partial_file.write_text(final.dump(), encoding="utf-8")
-    predictor = Predictor(final, output / WEIGHTS)
+        partial_file.write_text(_final_config(cfg, chosen.threshold).dump(), encoding="utf-8")
     measured = measure(predictor, cfg.DATASETS.TEST[0], partial(bar, desc="measuring"))
     doubts = [("look at this", line) for line in prepared.doubts]
     findings = [*prepared.found, *doubts, ("validation", prepared.plan.why_validation)]

@@ -37,6 +37,11 @@ def object_size(cfg: CfgNode) -> float:
     return float(size) if size > 0 else measured_object_size(cfg.DATASETS.TRAIN)
 
 
+def typical_width(areas: Sequence[int] | Sequence[np.integer]) -> float:
+    """Of the objects of a picture, at least one, given their areas: the square root of the median, pixels."""
+    return math.sqrt(np.median(areas))
+
+
 def measured_object_size(names: Sequence[str]) -> float:
     """Median over pictures of the square root of the median area of their objects, pixels; crowds do not count.
 
@@ -57,7 +62,7 @@ def measured_object_size(names: Sequence[str]) -> float:
             if not item.get("iscrowd", 0)
         ]
         if areas:
-            widths.append(math.sqrt(np.median(areas)))
+            widths.append(typical_width(areas))
     if not widths:
         raise ValueError(
             f"DATASETS.TRAIN {list(names)} has no objects to train on, of which the typical width could be measured: "

@@ -59,22 +59,7 @@ def prepare(wished: Plan, folder: Path, progress: Progress = lambda items: items
         )
     facts = check_pictures(data_sets, True, progress)
     found = survey(records, names, progress)
-    plan, validation = _divided(wished, found, [image["file_name"] for image in content["images"]])
-    if isinstance(validation, Annotated):
-        kept = {image["file_name"] for image in content["images"]}
-    else:
-        file_names = [image["file_name"] for image in content["images"]]
-        listed = {os.path.join(str(wished.data.images), name): name for name in file_names}
-        looked_at = [listed[picture.file_name] for picture in found.pictures]
-        beside = beside_validation(validation, looked_at, file_names)
-        kept = set(file_names) - set(validation) - set(beside)
-        if beside:
-            plan = replace(
-                plan, why_validation=f"{plan.why_validation}; {len(beside)} beside them are for neither side"
-            )
-        _check_known(validation, content, json_file)
-        write_part(content, set(validation), folder / _VAL)
-    write_part(content, kept, folder / _TRAIN)
+    plan = _divide(wished, found, content, json_file, folder)
     settings = choose_settings(found) | wished.settings
     rows, lines = findings(found), doubts(found) + _left_out(wished.data)
     both = equal_files(facts, *data_sets.values()) if len(data_sets) == 2 else []
@@ -84,19 +69,33 @@ def prepare(wished: Plan, folder: Path, progress: Progress = lambda items: items
         empty = ", ".join(name for number, name in enumerate(names) if number not in used)
         lines.append(f"no object is of the categories {empty}")
     write_json(folder / _FINDINGS, {"findings": rows, "doubts": lines})
-    sizes = [(record["height"], record["width"]) for record in load_coco(str(folder / _VAL), str(_val_images(plan)))]
-    return Prepared(replace(plan, settings=settings, class_names=names), rows, lines, sizes)
+    return Prepared(replace(plan, settings=settings, class_names=names), rows, lines, _validation_sizes(plan, folder))
 
 
-def _divided(wished: Plan, found: Survey, file_names: Sequence[str]) -> tuple[Plan, list[str] | Annotated]:
-    """The plan with its validation pictures, and these."""
-    if wished.validation:
-        return wished, wished.validation
-    split = choose_validation(found.pictures)
+def _divide(wished: Plan, found: Survey, content: dict, json_file: Path, folder: Path) -> Plan:
+    """Write train.json, and val.json unless validation has pictures of its own; gives the plan with its validation."""
     # As load_coco puts them together.
-    listed = {os.path.join(str(wished.data.images), name): name for name in file_names}
-    names = [listed[name] for name in split.validation]
-    return replace(wished, validation=names, why_validation=split.why), names
+    listed = {os.path.join(str(wished.data.images), name): name for name in _file_names(content)}
+    plan = wished
+    if not plan.validation:
+        split = choose_validation(found.pictures)
+        plan = replace(plan, validation=[listed[name] for name in split.validation], why_validation=split.why)
+    kept, validation = set(listed.values()), plan.validation
+    if not isinstance(validation, Annotated):
+        looked_at = [listed[picture.file_name] for picture in found.pictures]
+        beside = beside_validation(validation, looked_at, list(listed.values()))
+        kept -= {*validation, *beside}
+        if beside:
+            why = f"{plan.why_validation}; {len(beside)} beside them are for neither side"
+            plan = replace(plan, why_validation=why)
+        _check_known(validation, content, json_file)
+        write_part(content, set(validation), folder / _VAL)
+    write_part(content, kept, folder / _TRAIN)
+    return plan
+
+
+def _file_names(content: dict) -> list[str]:
+    return [image["file_name"] for image in content["images"]]
 
 
 def _left_out(pictures: Annotated) -> list[str]:
@@ -105,7 +104,7 @@ def _left_out(pictures: Annotated) -> list[str]:
 
 
 def _check_known(names: Sequence[str], content: dict, json_file: Path) -> None:
-    known = {image["file_name"] for image in content["images"]}
+    known = set(_file_names(content))
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"{unknown[0]} is to be for validation, but is no image of {json_file}. Correct the plan.")
@@ -122,7 +121,7 @@ def _write_validation(pictures: Annotated, names: Sequence[str], folder: Path) -
             f"The validation pictures have the categories {', '.join(theirs)}, those for training {', '.join(names)}. "
             "Give both the same, in the order of their ids."
         )
-    write_part(content, {image["file_name"] for image in content["images"]}, folder / _VAL)
+    write_part(content, set(_file_names(content)), folder / _VAL)
 
 
 def _val_images(plan: Plan) -> Path:
@@ -132,8 +131,12 @@ def _val_images(plan: Plan) -> Path:
 def read_prepared(plan: Plan, folder: Path) -> Prepared:
     """What :func:`prepare` left, of a training that goes on."""
     content = json.loads((folder / _FINDINGS).read_text(encoding="utf-8"))
-    sizes = [(record["height"], record["width"]) for record in load_coco(str(folder / _VAL), str(_val_images(plan)))]
-    return Prepared(plan, [(what, value) for what, value in content["findings"]], content["doubts"], sizes)
+    rows = [(what, value) for what, value in content["findings"]]
+    return Prepared(plan, rows, content["doubts"], _validation_sizes(plan, folder))
+
+
+def _validation_sizes(plan: Plan, folder: Path) -> list[tuple[int, int]]:
+    return [(record["height"], record["width"]) for record in load_coco(str(folder / _VAL), str(_val_images(plan)))]
 
 
 def coco_entries(plan: Plan, folder: Path, stem: str) -> list[list[str]]:

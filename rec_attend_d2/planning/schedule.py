@@ -9,8 +9,6 @@ from .plan import Setting
 EVALUATIONS, PATIENCE = 6, 3
 # Share of the time that they may take together.
 _EVALUATION_SHARE = 0.12
-# Pictures on which score thresholds are compared, and how many thresholds.
-THRESHOLD_PICTURES, THRESHOLDS = 20, 6
 # Seconds that one picture takes on one thread: a part of its own, and per million network pixels. Measured on nuclei
 # and cells; what is saved on a faster machine is left over.
 _PICTURE_SECONDS, _PIXEL_SECONDS = 0.05, 0.8
@@ -34,7 +32,11 @@ class Schedule:
 
 
 def make_schedule(
-    seconds: float, seconds_per_iteration: float, validation_sizes: Sequence[tuple[int, int]], scale: float
+    seconds: float,
+    seconds_per_iteration: float,
+    validation_sizes: Sequence[tuple[int, int]],
+    scale: float,
+    threshold_pictures: int,
 ) -> Schedule:
     """Divide what is left of a training's time.
 
@@ -43,10 +45,11 @@ def make_schedule(
         seconds_per_iteration: as measured on this machine.
         validation_sizes: (H, W) of the validation pictures, pixels of the file.
         scale: network pixels per pixel of the file.
+        threshold_pictures: that are counted to choose the score threshold, each for every threshold anew.
     """
     pixels = sum(height * width for height, width in validation_sizes) * scale**2 / 1e6
     evaluation = len(validation_sizes) * _PICTURE_SECONDS + pixels * _PIXEL_SECONDS
-    thresholds = evaluation / len(validation_sizes) * THRESHOLD_PICTURES * THRESHOLDS
+    thresholds = evaluation / len(validation_sizes) * threshold_pictures
     learning = max(_LEARNING_SHARE * seconds, seconds - thresholds - 1.3 * evaluation - _REPORT_SECONDS)
     evaluations = min(EVALUATIONS, int(_EVALUATION_SHARE * learning / evaluation))
     iterations = max(1, int((learning - evaluations * evaluation) / seconds_per_iteration))

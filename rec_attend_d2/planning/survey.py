@@ -6,7 +6,7 @@ Shapes: `H, W` picture in pixels.
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.image_io import contrast_range, decode_image
+from ..data.object_size import typical_width
 from ..data.picture_cache import paint
+from ..data.picture_check import Progress
 from ..data.segmentation import annotation_crop
 from ..threads import usable_cores
 
@@ -30,8 +32,6 @@ PERCENTILES = (1.0, 99.8)
 _THUMBNAIL = 24
 # Objects with a gap of at most one pixel between them count as touching: many outline so.
 _NEAR = 2
-
-Progress = Callable[[Iterable], Iterable]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def count_touching(labels: NDArray[np.int32]) -> int:
 
 
 def _levels(channels: NDArray, grey: NDArray[np.float32], labels: NDArray[np.int32]) -> tuple[float, float]:
-    low, high = contrast_range(channels[..., :3] if channels.shape[2] != 2 else channels[..., :1], PERCENTILES)
+    low, high = contrast_range(channels, PERCENTILES)
     parts = (grey[labels == 0], grey[labels > 0])
     outside, inside = (float(np.median(part)) if part.size else math.nan for part in parts)
     return (outside - low) / (high - low), (inside - low) / (high - low)
@@ -162,8 +162,8 @@ class Survey:
 
     @cached_property
     def widths(self) -> list[float]:
-        """Typical width of each picture that has objects: the square root of their median area, pixels."""
-        return [math.sqrt(median(picture.areas)) for picture in self.pictures if picture.areas]
+        """:func:`.object_size.typical_width` of each picture that has objects."""
+        return [typical_width(picture.areas) for picture in self.pictures if picture.areas]
 
     @cached_property
     def object_widths(self) -> NDArray[np.float64]:

@@ -84,10 +84,10 @@ def test_a_broken_plan_is_named(tmp_path, text, words):
 
 
 def test_time_is_divided():
-    schedule = make_schedule(1200.0, 0.2, [(256, 256)] * 25, 1.0)
+    schedule = make_schedule(1200.0, 0.2, [(256, 256)] * 25, 1.0, 120)
     assert 0.85 * 1200 < schedule.learning < 1200
     period = schedule.settings["TEST.EVAL_PERIOD"].value
     assert 6 * period * 0.2 == pytest.approx(schedule.learning, rel=0.1)
     # Pictures that take long leave no time for evaluations on the way, but still half of all for learning.
-    slow = make_schedule(60.0, 0.2, [(4096, 4096)] * 25, 1.0)
+    slow = make_schedule(60.0, 0.2, [(4096, 4096)] * 25, 1.0, 120)
     assert slow.learning == 30.0 and "TEST.EVAL_PERIOD" not in slow.settings
