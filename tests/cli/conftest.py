@@ -10,6 +10,12 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+import torch
+from detectron2.modeling import build_model
+
+from rec_attend_d2.config import load_config
+
+QUICK = Path(__file__).resolve().parents[1] / "configs" / "fast.yaml"
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +47,25 @@ def discs(tmp_path_factory) -> Path:
         cv2.imwrite(str(folder / "images" / f"disc{chr(97 + number)}.png"), image.astype(np.uint8))
         tifffile.imwrite(folder / "labels" / f"disc{chr(97 + number)}.tif", labels)
     return folder
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory) -> Callable[[float], Path]:
+    """Makes a folder with config.yaml and model.pth, as rec-attend train writes it, for objects of a width in pixels.
+
+    The model is small and has random weights, but finds something.
+    """
+
+    def make(object_size: float) -> Path:
+        folder = tmp_path_factory.mktemp("random") / "model"
+        folder.mkdir()
+        cfg = load_config(str(QUICK), ["MODEL.DEVICE", "cpu", "INPUT.OBJECT_SIZE", object_size])
+        torch.manual_seed(0)
+        network = build_model(cfg)
+        torch.nn.init.constant_(network.segmentation_head.mask.bias, 3.0)
+        torch.nn.init.zeros_(network.box_proposer.place.bias)
+        torch.save({"model": network.state_dict()}, folder / "model.pth")
+        (folder / "config.yaml").write_text(cfg.dump())
+        return folder
+
+    return make

@@ -17,37 +17,22 @@ import numpy as np
 import pytest
 import roifile
 import tifffile
-import torch
-from detectron2.modeling import build_model
 from PIL import Image
 from pycocotools.coco import COCO
 from skimage.measure import regionprops_table
 
 from rec_attend_d2 import cli
-from rec_attend_d2.config import load_config
 from rec_attend_d2.data import large_images
 from rec_attend_d2.prediction import image_files
 from rec_attend_d2.prediction.image_files import ImageReader
 from rec_attend_d2.prediction.worker_pool import use_one_thread
 
-QUICK = Path(__file__).resolve().parents[1] / "configs" / "fast.yaml"
 Run = Callable[..., tuple[object, str, str]]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    """A folder with config.yaml and model.pth, as rec-attend train writes it."""
-    folder = tmp_path_factory.mktemp("trained") / "model"
-    folder.mkdir()
-    cfg = load_config(str(QUICK), ["MODEL.DEVICE", "cpu", "INPUT.OBJECT_SIZE", 12.0])
-    torch.manual_seed(0)
-    network = build_model(cfg)
-    # It finds something, though untrained.
-    torch.nn.init.constant_(network.segmentation_head.mask.bias, 3.0)
-    torch.nn.init.zeros_(network.box_proposer.place.bias)
-    torch.save({"model": network.state_dict()}, folder / "model.pth")
-    (folder / "config.yaml").write_text(cfg.dump())
-    return folder
+def model(random_model) -> Path:
+    return random_model(12.0)
 
 
 def smooth(seed: int, height: int = 40, width: int = 56) -> np.ndarray:

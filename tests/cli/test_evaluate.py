@@ -6,28 +6,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.modeling import build_model
 
 from rec_attend_d2 import cli
-from rec_attend_d2.config import load_config
-
-QUICK = Path(__file__).resolve().parents[2] / "tests" / "configs"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    """Folder of a small model with random weights that finds something."""
-    folder = tmp_path_factory.mktemp("model")
-    cfg = load_config(str(QUICK / "fast.yaml"), ["MODEL.DEVICE", "cpu", "INPUT.OBJECT_SIZE", 16.0])
-    torch.manual_seed(0)
-    network = build_model(cfg)
-    torch.nn.init.constant_(network.segmentation_head.mask.bias, 3.0)
-    torch.nn.init.zeros_(network.box_proposer.place.bias)
-    torch.save({"model": network.state_dict()}, folder / "model.pth")
-    (folder / "config.yaml").write_text(cfg.dump())
-    return folder
+def model(random_model) -> Path:
+    return random_model(16.0)
 
 
 @pytest.fixture
